@@ -1,0 +1,112 @@
+"""What can be said about an input, and where: `Source`, `Span`, `Diagnostic` and the one exception that carries them.
+
+Place in the flow: below everything. Invariant: every complaint has a code of the catalogue and, wherever text was read,
+a span in it; line and column are computed only when a diagnostic is printed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sigma2kql.catalogue import CATALOGUE
+
+Severity = Literal["error", "warning", "info"]
+
+
+class Source:
+    """One text that was read: its display path and its characters (a leading byte order mark is not one of them)."""
+
+    __slots__ = ("_starts", "path", "text")
+
+    def __init__(self, path: str, text: str) -> None:
+        self.path = path
+        self.text = text
+        self._starts: list[int] | None = None
+
+    def position(self, offset: int) -> tuple[int, int]:
+        """Line and column of a character offset, both counted from 1, columns in characters."""
+        if self._starts is None:
+            self._starts = [0]
+            self._starts.extend(i + 1 for i, char in enumerate(self.text) if char == "\n")
+        line = bisect_right(self._starts, max(0, min(offset, len(self.text))))
+        return line, max(0, min(offset, len(self.text))) - self._starts[line - 1] + 1
+
+    def line(self, number: int) -> str:
+        """The text of line `number` (from 1), without its line end; empty past the end."""
+        lines = self.text.split("\n", number)
+        return lines[number - 1].rstrip("\r") if number <= len(lines) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters `start` (included) to `end` (excluded) of a source."""
+
+    source: Source
+    start: int
+    end: int
+
+    def sub(self, start: int, end: int) -> Span:
+        """The part of this span from `start` to `end`, both counted from the start of this span."""
+        return Span(self.source, self.start + start, min(self.start + end, self.end))
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One finding: a code of the catalogue, a sentence about this input, its place and how to mend it."""
+
+    code: str
+    message: str
+    span: Span | None = None
+    hint: str = ""
+    severity: Severity = "error"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form that the command line promises (see README, "Diagnostics")."""
+        start = end = (None, None)
+        path: str | None = None
+        if self.span is not None:
+            path = self.span.source.path
+            start = self.span.source.position(self.span.start)  # type: ignore[assignment]
+            end = self.span.source.position(self.span.end)  # type: ignore[assignment]
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "message": self.message,
+            "path": path,
+            "line": start[0],
+            "column": start[1],
+            "end_line": end[0],
+            "end_column": end[1],
+            "hint": self.hint or None,
+        }
+
+
+def diagnostic(code: str, message: str, span: Span | None = None, hint: str = "") -> Diagnostic:
+    """A diagnostic with the severity that the catalogue gives its code. Raises KeyError for an unknown code."""
+    return Diagnostic(code, message, span, hint, CATALOGUE[code].severity)
+
+
+class Sigma2KqlError(Exception):
+    """The one exception of the package: it carries one or more diagnostics, the first of them an error."""
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+        self.diagnostics = tuple(diagnostics)
+        super().__init__("; ".join(f"{d.code}: {d.message}" for d in self.diagnostics))
+
+
+def fail(code: str, message: str, span: Span | None = None, hint: str = "") -> Sigma2KqlError:
+    """An exception with one diagnostic, to be raised by the caller."""
+    return Sigma2KqlError((diagnostic(code, message, span, hint),))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint naming the closest known name, or an empty string where none is close."""
+    from difflib import get_close_matches  # only on the way to an error: keep start-up short
+
+    known = list(known)
+    folded = {k.lower(): k for k in known}
+    close = [folded[name.lower()]] if name.lower() in folded else get_close_matches(name, known, 1, 0.7)
+    return f"did you mean `{close[0]}`?" if close else ""

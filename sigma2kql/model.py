@@ -1,0 +1,412 @@
+"""The nouns: a rule as a tree of tests, a table as data, a query and what became of a document.
+
+Place in the flow: every stage takes and gives these; they hold no behaviour beyond construction. Invariant: values are
+frozen; a tree over `Field` has not been mapped, a tree over `Column` has, and the type checker keeps the two apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from sigma2kql.errors import Diagnostic, Source, Span
+
+S = TypeVar("S")
+
+# --------------------------------------------------------------------------------------------------------------------
+# What is tested
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of the event by its Sigma name; `name` None stands for the whole event (keywords)."""
+
+    name: str | None
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+KqlType = Literal["string", "int", "long", "real", "decimal", "bool", "datetime", "timespan", "dynamic", "guid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A typed KQL expression that a predicate may stand on: a stored column, or something computed from stored ones.
+
+    `text` is finished KQL; `reads` are the stored columns in it; `kind` says how it is reached (a stored column, a
+    property of a dynamic one, JSON or XML text, a computed expression) and `key` which part, so that a row can be shaped
+    for it and a term test can be put on the stored column.
+    """
+
+    text: str
+    type: KqlType
+    reads: tuple[str, ...]
+    kind: Literal["stored", "property", "json", "xml", "pair", "computed"] = "stored"
+    key: tuple[str, ...] = ()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Tests: a closed set of meanings. Modifiers are gone; nobody downstream asks which one made a test.
+
+
+class Wildcard(Enum):
+    """ANY: any run of characters, also empty, also across lines. ONE: exactly one character."""
+
+    ANY = "*"
+    ONE = "?"
+
+
+ANY = Wildcard.ANY
+ONE = Wildcard.ONE
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """Exactly one of these characters (windash)."""
+
+    chars: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placeholder:
+    """`%name%` of the `expand` modifier, to be replaced before mapping."""
+
+    name: str
+
+
+Part: TypeAlias = str | Wildcard | OneOf | Placeholder
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The whole text has this shape. Parts never hold two neighbouring strings, empty strings or ANY after ANY.
+
+    `()` is the empty text. contains, startswith and endswith are shapes: `(ANY, "x", ANY)`, `("x", ANY)`, `(ANY, "x")`.
+    """
+
+    parts: tuple[Part, ...]
+    cased: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """A match is found somewhere in the text. `flags` is a subset of "ims", sorted; case counts unless "i" is in it."""
+
+    pattern: str
+    flags: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cidr:
+    """The text is an address inside this network (canonical text, no host bits)."""
+
+    network: str
+    version: Literal[4, 6]
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """Compares as a number; a text field that holds the same canonical number compares too."""
+
+    op: Literal["==", "<", "<=", ">", ">="]
+    value: int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Bool:
+    """Equals this truth value, also as the text true/false in any case."""
+
+    value: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    """The field is missing or null."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exists:
+    """The field is present, even if null or empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class SameAs(Generic[S]):
+    """The text equals, contains, starts or ends with the text of another field; both must be present."""
+
+    other: S
+    shape: Literal["equals", "contains", "startswith", "endswith"] = "equals"
+    cased: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DatePart:
+    """A part of the timestamp (UTC, ISO week) compares with a number."""
+
+    unit: Literal["minute", "hour", "day", "week", "month", "year"]
+    op: Literal["==", "<", "<=", ">", ">="]
+    value: int
+
+
+Test: TypeAlias = Text | Regex | Cidr | Number | Bool | Null | Exists | SameAs[S] | DatePart
+
+# --------------------------------------------------------------------------------------------------------------------
+# Trees
+
+
+@dataclass(frozen=True, slots=True)
+class Match(Generic[S]):
+    """One test on one subject. `span` is the value in the rule that asks for it."""
+
+    subject: S
+    test: Test[S]
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class And(Generic[S]):
+    """All hold. `And(())` is true."""
+
+    items: tuple[Expr[S], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or(Generic[S]):
+    """At least one holds. `Or(())` is false."""
+
+    items: tuple[Expr[S], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not(Generic[S]):
+    """Does not hold (two-valued: a missing field fails every test, so its negation holds)."""
+
+    item: Expr[S]
+
+
+Expr: TypeAlias = And[S] | Or[S] | Not[S] | Match[S]
+
+# --------------------------------------------------------------------------------------------------------------------
+# Documents
+
+
+@dataclass(frozen=True, slots=True)
+class LogSource:
+    """Which log a rule speaks of; None is unstated. `span` is the whole logsource map."""
+
+    category: str | None = None
+    product: str | None = None
+    service: str | None = None
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+    def covers(self, other: LogSource) -> bool:
+        """Whether every attribute stated here is the same there (Sigma filters, section "Log source")."""
+        return (
+            (self.category is None or self.category == other.category)
+            and (self.product is None or self.product == other.product)
+            and (self.service is None or self.service == other.service)
+        )
+
+    def __str__(self) -> str:
+        return "/".join((self.product or "", self.category or "", self.service or ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a document says about itself. Lists are tuples; dates are ISO text; `custom` holds every unknown top-level key."""
+
+    title: str = ""
+    id: str | None = None
+    name: str | None = None
+    status: str | None = None
+    level: str | None = None
+    description: str = ""
+    author: str = ""
+    date: str | None = None
+    modified: str | None = None
+    license: str | None = None
+    references: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
+    falsepositives: tuple[str, ...] = ()
+    related: tuple[Mapping[str, str], ...] = ()
+    custom: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a document stands: its source, its number in the file (from 0) and its extent."""
+
+    source: Source
+    index: int
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A detection rule. `where` is the finished tree; several conditions are one `Or`."""
+
+    origin: Origin
+    meta: Metadata
+    logsource: LogSource
+    where: Expr[Field]
+    warnings: tuple[Diagnostic, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The id or name of another rule, and where it is named."""
+
+    name: str
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+CorrelationType = Literal[
+    "event_count",
+    "value_count",
+    "value_sum",
+    "value_avg",
+    "value_percentile",
+    "value_median",
+    "temporal",
+    "temporal_ordered",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """The condition of a correlation: all of `bounds` (operator, number) hold for the aggregate."""
+
+    bounds: tuple[tuple[Literal["gt", "gte", "lt", "lte", "eq", "neq"], float], ...]
+    fields: tuple[str, ...] = ()
+    percentile: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Correlation:
+    """A rule over the matches of other rules. `timespan` is in seconds."""
+
+    origin: Origin
+    meta: Metadata
+    type: CorrelationType
+    rules: tuple[Reference, ...]
+    group_by: tuple[Reference, ...]
+    timespan: int
+    threshold: Threshold | None
+    expression: str | None = None  # temporal condition over rule names, e.g. "a and b or not c"
+    aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # alias -> {rule name: field}
+    generate: bool = False
+    warnings: tuple[Diagnostic, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A condition that is added (AND, as written) to the rules it names; `rules` empty means any."""
+
+    origin: Origin
+    meta: Metadata
+    logsource: LogSource
+    rules: tuple[Reference, ...]
+    where: Expr[Field]
+    warnings: tuple[Diagnostic, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NativeQuery:
+    """A Microsoft hunting or analytics document: KQL already. `data` is the document as plain values."""
+
+    origin: Origin
+    meta: Metadata
+    query: str
+    query_span: Span
+    data: Mapping[str, Any]
+    warnings: tuple[Diagnostic, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A document that could not be read; `diagnostics` holds at least one error."""
+
+    origin: Origin
+    meta: Metadata
+    diagnostics: tuple[Diagnostic, ...]
+    kind: Literal["detection", "correlation", "filter", "native"] = "detection"
+
+
+Document: TypeAlias = Rule | Correlation | Filter | NativeQuery | Broken
+
+# --------------------------------------------------------------------------------------------------------------------
+# Tables and targets: data, read from mapping files
+
+Exactness = Literal["exact", "broader", "narrower"]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldMap:
+    """How one Sigma field stands in a table: any of `columns`, after `transform`, or a predicate per value."""
+
+    columns: tuple[Column, ...] = ()
+    transform: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # arguments of the transform
+    values: Mapping[str, Expr[Column]] | None = None  # folded value -> predicate; any other value can never match
+    known: tuple[str, ...] = ()  # the only values the column holds, where that is so
+    exactness: Exactness = "exact"
+    why: str = ""
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """One log source that a table carries: which rules, which rows, and what differs from the table's own fields.
+
+    `event_ids` limits it to rules all of whose EventID values are among them. `others` maps every field not listed.
+    """
+
+    logsource: LogSource
+    where: Expr[Column]
+    event_ids: frozenset[int] = frozenset()
+    fields: Mapping[str, FieldMap] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    others: FieldMap | None = None
+    keywords: tuple[Column, ...] = ()
+    exactness: Exactness = "exact"
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table or ASIM parser function with its columns (name -> type) and the log sources it serves."""
+
+    name: str
+    columns: Mapping[str, KqlType]
+    serves: tuple[Serve, ...]
+    builtin: str | None = None  # the built-in name of an ASIM parser function (_Im_...)
+    time: str = "TimeGenerated"
+    source: Source | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One table and the rows wanted. `time` is the timestamp column that a time range or a correlation stands on."""
+
+    table: str
+    where: Expr[Column]
+    time: str = "TimeGenerated"
+
+
+Verdict = Literal["exact", "broader", "narrower"]
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What became of one document. `kql` is None when it failed or gives no query of its own."""
+
+    document: Document
+    target: str
+    kql: str | None = None
+    table: str | None = None
+    query: Query | None = None
+    verdict: Verdict | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    mapped: Mapping[str, str] = field(default_factory=dict)  # Sigma field -> what it became, in words
+    diagnostics: tuple[Diagnostic, ...] = ()
