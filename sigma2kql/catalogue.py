@@ -17,4 +17,36 @@ class Entry(NamedTuple):
     fix: str
 
 
-CATALOGUE: dict[str, Entry] = {}
+CATALOGUE: dict[str, Entry] = {
+    # running: Microsoft's parser (E650), event files (E66x), remote engines (E67x)
+    "E650": Entry(
+        "error",
+        "the named folder does not hold Microsoft's KQL parser",
+        "An option or the environment variable KUSTO_JS names a folder for the npm package @kusto/language-service-next.",
+        "Name the folder of the package, or one that holds its node_modules; or name nothing, so that it is looked for.",
+    ),
+    "E651": Entry(
+        "error",
+        "KQL cannot be validated on this machine",
+        "Validation needs the npm package @kusto/language-service-next and something to run it, or duckdb-kql for syntax.",
+        "Install what the hint names.",
+    ),
+    "E652": Entry(
+        "error",
+        "the parser gave no verdict on a query",
+        "It ran out of time, memory or stack; a query of an ordinary size is analysed in milliseconds.",
+        "Split the rule, or shorten its lists of values.",
+    ),
+    "E653": Entry(
+        "error",
+        "this release of Microsoft's parser is not run with node",
+        "Code run by node can do anything on this machine, so only the release whose files are known is handed to it.",
+        "Install the release that the hint names, or mini-racer, which runs any release without files and network.",
+    ),
+    "W650": Entry(
+        "warning",
+        "only the syntax of the queries was checked",
+        "Without Microsoft's parser unknown columns and wrong types are not found.",
+        "Install what the hint names.",
+    ),
+}
