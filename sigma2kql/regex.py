@@ -1,0 +1,443 @@
+"""Regular expressions for Kusto: rewrite Sigma's `|re`, build them for wildcards, and say what they imply.
+
+Place in the flow: a leaf beside the model; the loader checks patterns with `translate`, the emitter writes what it
+gives, `evaluate` runs it with `search`. Invariant: only whether a text matches counts (no captures, no greediness),
+and every pattern given out is legal and means the same in Kusto's dialect (the Rust `regex` crate; Microsoft Learn,
+"Regex syntax" and "matches regex operator") as the pattern read.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable
+from functools import lru_cache, reduce
+from itertools import product
+from typing import assert_never
+
+from sigma2kql.model import ANY, ONE, OneOf, Part, Placeholder, Text
+from sigma2kql.regex_syntax import (
+    SCRIPTS,
+    Char,
+    Choice,
+    Dot,
+    Edge,
+    Group,
+    Node,
+    RegexProblem,
+    Repeat,
+    Sequence,
+    Set,
+    Switch,
+    parse,
+)
+
+__all__ = ["RegexProblem", "matches_empty", "required_literals", "search", "translate", "wildcard_regex"]
+
+_META = frozenset("\\.+*?()|[]{}^$")
+_SET_META = frozenset("\\[]-")
+_RANGE_META = _SET_META | frozenset("&~")
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def translate(pattern: str, flags: str = "") -> str:
+    """The text of a Sigma `|re` pattern for a KQL literal; `flags`, a subset of "ims", becomes the prefix `(?ims)`.
+
+    Groups no longer capture (Kusto allows 16), so the result may hold any number of them. The translation of a
+    translation is itself. Raises RegexProblem, with offsets into `pattern`, for what Kusto cannot run.
+    """
+    prefix = f"(?{''.join(sorted(flags))})" if flags else ""
+    return prefix + _write(parse(pattern, flags))
+
+
+def wildcard_regex(parts: tuple[Part, ...], cased: bool) -> str:
+    """A Kusto regex that holds for exactly the texts of this shape (`Text` of the model).
+
+    The leading or trailing run of any characters goes with its anchor. A Placeholder is a ValueError.
+    """
+    inner = parts[1:] if parts[:1] == (ANY,) else parts
+    body = "".join(map(_wildcard_part, inner[:-1] if inner[-1:] == (ANY,) else inner))
+    letters = "".join(p if isinstance(p, str) else p.chars if isinstance(p, OneOf) else "" for p in parts)
+    fold = not cased and any(c.lower() != c.upper() for c in letters)
+    flags = "i" * fold + "s" * any(p in (ANY, ONE) for p in inner[: len(inner) - (inner[-1:] == (ANY,))])
+    start = "^" if parts[:1] != (ANY,) else ""
+    end = "$" if parts[-1:] != (ANY,) else ""
+    return f"(?{flags})" * bool(flags) + start + body + end
+
+
+def _wildcard_part(part: Part) -> str:
+    match part:
+        case str():
+            return "".join(_escape(c, _META) for c in part)
+        case OneOf(chars):
+            return _write_set(Set(tuple((c, c) for c in chars)))
+        case Placeholder(name):
+            raise ValueError(f"placeholder %{name}% is not replaced")
+        case _:
+            return ".*" if part is ANY else "."
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Writing
+
+
+def _write(node: Node) -> str:
+    match node:
+        case Char(value, _):
+            return _escape(value, _META)
+        case Dot():
+            return "."
+        case Set():
+            return _write_set(node)
+        case Edge(_, text):
+            return text
+        case Sequence(items):
+            return "".join(map(_write, items))
+        case Choice(items):
+            return "|".join(map(_write, items))
+        case Repeat(item, low, high, lazy):
+            inner = _write(item)
+            if isinstance(item, Sequence | Choice | Repeat | Edge):
+                inner = f"(?:{inner})"
+            return inner + _write_count(low, high) + "?" * lazy
+        case Group(item, on, off):
+            return f"(?{_write_flags(on, off)}:{_write(item)})"
+        case Switch(on, off):
+            return f"(?{_write_flags(on, off)})"
+        case _:
+            assert_never(node)
+
+
+def _write_flags(on: str, off: str) -> str:
+    return f"{on}-{off}" if off else on
+
+
+def _write_count(low: int, high: int | None) -> str:
+    short = {(0, None): "*", (1, None): "+", (0, 1): "?"}.get((low, high))
+    if short is not None:
+        return short
+    return f"{{{low}}}" if low == high else f"{{{low},{'' if high is None else high}}}"
+
+
+def _write_set(node: Set) -> str:
+    if len(node.items) == 1 and not node.negated and isinstance(node.items[0], str):
+        name = node.items[0]
+        return name if name.startswith("\\") else f"[{name}]"
+    dash = ("-", "-") in node.items  # written last, where it can only mean itself
+    items = [i for i in dict.fromkeys(node.items) if i != ("-", "-")]
+    body = "".join(map(_write_item, items))
+    opening = "^" if node.negated else "\\" if body.startswith("^") else ""
+    return f"[{opening}{body}{'-' * dash}]"
+
+
+def _write_item(item: tuple[str, str] | str) -> str:
+    if isinstance(item, str):
+        return item
+    first, last = item
+    if first == last:
+        return _escape(first, _SET_META)
+    return f"{_escape(first, _RANGE_META)}-{_escape(last, _RANGE_META)}"
+
+
+def _escape(char: str, meta: frozenset[str]) -> str:
+    """One character; what does not print is written as a code, so that no literal holds a raw line end or bidi mark."""
+    if char in meta:
+        return "\\" + char
+    if char.isprintable():
+        return char
+    return _SHORT.get(char, f"\\x{{{ord(char):X}}}")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Running: a set of positions is an integer whose bit p is position p, so that all starts are tried at once and the time
+# is bounded by design (Cameron et al., "Bitwise data parallelism in regular expression matching", 2014).
+
+
+def matches_empty(translated: str) -> bool:
+    """Whether it matches the empty text (exact)."""
+    return search(translated, "")
+
+
+def search(translated: str, text: str) -> bool:
+    """Whether a translated pattern matches somewhere in the text, as Kusto decides it (`$` only at the very end)."""
+    return _Search(text).ends(_parsed(translated), (2 << len(text)) - 1) != 0
+
+
+@lru_cache(maxsize=1024)
+def _parsed(translated: str) -> Node:
+    return parse(translated)
+
+
+class _Search:
+    """One text, and for each leaf of a pattern the positions at which a character fits it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.reversed = text[::-1]
+        self.size = len(text)
+        self.masks: dict[Node, int] = {}
+
+    def mask(self, leaf: Char | Dot | Set) -> int:
+        if leaf not in self.masks:
+            bits = self.reversed.translate(_Bits(_accepts(leaf)))
+            self.masks[leaf] = int(bits, 2) if bits else 0
+        return self.masks[leaf]
+
+    def ends(self, node: Node, starts: int) -> int:
+        """Where a match of `node` can end that begins at one of `starts`."""
+        match node:
+            case Char() | Dot() | Set():
+                return (starts & self.mask(node)) << 1
+            case Edge(kind, _):
+                return starts & self.edge(kind)
+            case Sequence(items):
+                return reduce(lambda here, item: self.ends(item, here) if here else 0, items, starts)
+            case Choice(items):
+                return reduce(lambda found, item: found | self.ends(item, starts), items, 0)
+            case Group(item, _, _):
+                return self.ends(item, starts)
+            case Repeat(item, low, high, _):
+                return self.repeat(item, low, high, starts)
+            case Switch():
+                return starts
+            case _:
+                assert_never(node)
+
+    def repeat(self, item: Node, low: int, high: int | None, starts: int) -> int:
+        for _ in range(low):
+            starts = self.ends(item, starts)
+            if not starts:
+                return 0
+        if high is None and isinstance(item, Char | Dot | Set):
+            mask = self.mask(item)  # the carry of an addition runs through all neighbouring fits at once
+            return (((starts & mask) + mask) ^ mask) | starts
+        reached = frontier = starts
+        count = low
+        while frontier and (high is None or count < high):
+            frontier = self.ends(item, frontier) & ~reached
+            reached |= frontier
+            count += 1
+        return reached
+
+    def edge(self, kind: str) -> int:
+        last, breaks = 1 << self.size, self.mask(Char("\n")) if kind.startswith("line") else 0
+        match kind:
+            case "start":
+                return 1
+            case "end":
+                return last
+            case "line start":
+                return 1 | breaks << 1
+            case "line end":
+                return last | breaks
+        words = self.mask(Set(("\\w",)))
+        boundary = words ^ words << 1
+        return boundary if kind == "word" else boundary ^ ((last << 1) - 1)
+
+
+class _Bits(dict[int, str]):
+    """A translation table filled as characters turn up: "1" for those that fit."""
+
+    def __init__(self, accepts: Callable[[str], bool]) -> None:
+        super().__init__()
+        self.accepts = accepts
+
+    def __missing__(self, code: int) -> str:
+        bit = self[code] = "1" if self.accepts(chr(code)) else "0"
+        return bit
+
+
+def _accepts(leaf: Char | Dot | Set) -> Callable[[str], bool]:
+    match leaf:
+        case Char(value, fold):
+            folded = _cases(value) if fold else {value}
+            return lambda c: c in folded or (fold and not folded.isdisjoint(_cases(c)))
+        case Dot(newline):
+            return lambda c: newline or c != "\n"
+        case Set(items, negated, fold):
+            return lambda c: any(_in_item(v, i) for v in (_cases(c) if fold else {c}) for i in items) != negated
+        case _:
+            assert_never(leaf)
+
+
+def _cases(char: str) -> set[str]:
+    """The character in its other cases, as far as each is one character (simple case folding)."""
+    return {v for v in (char, char.lower(), char.upper(), char.casefold()) if len(v) == 1}
+
+
+_POSIX: dict[str, Callable[[str], bool]] = {
+    "alnum": str.isalnum,
+    "alpha": str.isalpha,
+    "ascii": str.isascii,
+    "blank": lambda c: c in " \t",
+    "cntrl": lambda c: c < " " or c == "\x7f",
+    "digit": str.isdigit,
+    "graph": lambda c: "!" <= c <= "~",
+    "lower": str.islower,
+    "print": lambda c: " " <= c <= "~",
+    "punct": lambda c: "!" <= c <= "~" and not c.isalnum(),
+    "space": lambda c: c in " \t\n\r\f\v",
+    "upper": str.isupper,
+    "word": lambda c: c.isalnum() or c == "_",
+    "xdigit": lambda c: c in "0123456789abcdefABCDEF",
+}
+
+
+def _in_item(char: str, item: tuple[str, str] | str) -> bool:
+    if not isinstance(item, str):
+        return item[0] <= char <= item[1]
+    if item.startswith("[:"):
+        name = item[2:-2].lstrip("^")
+        return (char.isascii() and _POSIX[name](char)) != item.startswith("[:^")
+    kind, category = item[1], unicodedata.category(char)
+    match kind.lower():
+        case "d":
+            holds = category == "Nd"
+        case "w":
+            holds = category[0] in "LM" or category in ("Nd", "Nl", "Pc") or char in "\u200c\u200d"
+        case "s":
+            holds = char.isspace() and not "\x1c" <= char <= "\x1f"
+        case _:
+            name = item[3:-1]
+            holds = (
+                unicodedata.name(char, "").startswith(name.upper()) if name in SCRIPTS else category.startswith(name)
+            )
+    return holds != kind.isupper()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What every match holds
+
+_MAX_BRANCHES = 16
+_MAX_GROUP = 128
+_START, _END = "start", "end"
+_Piece = tuple[Part, bool]  # a single character or OneOf, and whether other cases of it match too
+_Run = tuple[_Piece | str, ...]  # pieces that follow one another in the text, and edges of the text
+_Clauses = tuple[tuple[Text, ...], ...]
+
+
+@lru_cache(maxsize=1024)
+def required_literals(translated: str) -> _Clauses:
+    """What every matching text satisfies: of each group at least one `Text` (an "and" of "or"s; may be empty).
+
+    A `Text` here is a shape like the rule's own: `(ANY, "lit", ANY)` means the text contains the literal and nothing
+    is known about its neighbours; without the leading (trailing) ANY the literal stands at the very start (end) of the
+    text; a `OneOf` beside it names all characters that can stand there. `cased` False means that other ASCII cases
+    match too. So the rules for index terms (which neighbours delimit a term) are those for `contains`, `startswith`,
+    `endswith` and `=~` of the same shape. Sound also for `(?i)`, where K (U+212A) matches k and ſ (U+017F) matches s:
+    those letters are given as OneOf. Groups of more than 128 alternatives are left out.
+    """
+    runs, clauses = _facts(_parsed(translated))
+    return tuple(dict.fromkeys(clauses if runs is None else _clause(runs)))
+
+
+def _facts(node: Node) -> tuple[tuple[_Run, ...] | None, _Clauses]:
+    """All texts of `node` as runs where they are few, else None and what all of them hold."""
+    match node:
+        case Char(value, fold):
+            return _leaf_run({value}, fold), ()
+        case Set(items, negated, fold):
+            chars = _few_chars(items) if not negated else None
+            return (_leaf_run(chars, fold) if chars else None), ()
+        case Dot():
+            return None, ()
+        case Edge(kind, _):
+            return (((kind,),) if kind in (_START, _END) else ((),)), ()
+        case Switch():
+            return ((),), ()
+        case Group(item, _, _):
+            return _facts(item)
+        case Sequence(items):
+            return _sequence_facts(items)
+        case Choice(items):
+            return _choice_facts(items)
+        case Repeat(item, low, high, _):
+            runs, clauses = _facts(item)
+            if runs is not None and high == 1 and len(runs) < _MAX_BRANCHES:
+                return tuple(dict.fromkeys((*runs, ()))) if low == 0 else runs, ()
+            if runs is not None and low == high and low <= _MAX_BRANCHES:
+                return _sequence_facts((item,) * low)
+            if low == 0:
+                return None, ()
+            return None, clauses if runs is None else _clause(runs)
+        case _:
+            assert_never(node)
+
+
+def _few_chars(items: tuple[tuple[str, str] | str, ...]) -> set[str] | None:
+    chars: set[str] = set()
+    for item in items:
+        if isinstance(item, str) or ord(item[1]) - ord(item[0]) >= _MAX_BRANCHES:
+            return None
+        chars.update(map(chr, range(ord(item[0]), ord(item[1]) + 1)))
+    return chars if len(chars) <= _MAX_BRANCHES else None
+
+
+def _leaf_run(chars: set[str], fold: bool) -> tuple[_Run, ...] | None:
+    if fold and any(not c.isascii() for c in chars):
+        return None
+    if fold:
+        chars = chars | {v for c in chars for v in (c.lower(), c.upper())}
+        chars |= {"\u212a"} if "k" in chars else set()
+        chars |= {"\u017f"} if "s" in chars else set()
+    if len(chars) == 1:
+        return (((min(chars), False),),)
+    if len(chars) == 2 and min(chars).isascii() and min(chars).lower() == max(chars):
+        return (((max(chars), True),),)
+    return (((OneOf("".join(sorted(chars))), False),),)
+
+
+def _sequence_facts(items: tuple[Node, ...]) -> tuple[tuple[_Run, ...] | None, _Clauses]:
+    clauses: list[tuple[Text, ...]] = []
+    current: tuple[_Run, ...] = ((),)
+    whole = True
+    for item in items:
+        runs, inner = _facts(item)
+        if runs is not None and len(current) * len(runs) <= _MAX_BRANCHES:
+            current = tuple(a + b for a, b in product(current, runs))
+            continue
+        whole = False
+        clauses.extend((*_clause(current), *inner))
+        current = ((),) if runs is None else runs
+    if whole:
+        return current, ()
+    return None, (*clauses, *_clause(current))
+
+
+def _choice_facts(items: tuple[Node, ...]) -> tuple[tuple[_Run, ...] | None, _Clauses]:
+    branches = [_facts(item) for item in items]
+    if all(runs is not None for runs, _ in branches):
+        together = tuple(dict.fromkeys(run for runs, _ in branches for run in runs or ()))
+        if len(together) <= _MAX_BRANCHES:
+            return together, ()
+    best: list[Text] = []
+    for runs, clauses in branches:
+        options = clauses if runs is None else _clause(runs)
+        if not options:
+            return None, ()
+        best.extend(max(options, key=_strength))
+    return None, ((tuple(dict.fromkeys(best)),) if len(best) <= _MAX_GROUP else ())
+
+
+def _strength(clause: Iterable[Text]) -> int:
+    """The length of the longest literal that the weakest alternative offers."""
+    return min(max(len(p) for p in text.parts if isinstance(p, str)) for text in clause)
+
+
+def _clause(runs: tuple[_Run, ...]) -> _Clauses:
+    texts = [_as_text(run) for run in runs]
+    return (tuple(dict.fromkeys(t for t in texts if t)),) if all(texts) else ()
+
+
+def _as_text(run: _Run) -> Text | None:
+    """A run as a shape, or None where it holds no literal character."""
+    start, end = run[:1] == (_START,), run[-1:] == (_END,)
+    pieces = [p for p in run if not isinstance(p, str)]
+    parts: list[Part] = [] if start else [ANY]
+    for part, _ in pieces:
+        if isinstance(part, str) and parts and isinstance(parts[-1], str):
+            parts[-1] += part
+        else:
+            parts.append(part)
+    if not any(isinstance(p, str) for p in parts):
+        return None
+    return Text((*parts, *(() if end else (ANY,))), cased=not any(folded for _, folded in pieces))
