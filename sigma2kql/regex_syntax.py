@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from typing import Literal, NoReturn, TypeAlias
 
 MAX_DEPTH = 60
+MAX_SIZE = (
+    2000  # of counted parts, see _counted_size; `\\w{209}` fills the 10 MiB that the Rust crate allows by default
+)
 MAX_COUNT = 1000  # RE2's bound; Kusto's own is not documented, larger counts exceed the size limit of the Rust crate
 
 
@@ -183,6 +186,8 @@ class _Parser:
                 place,
                 f"Kusto bounds counts: use {MAX_COUNT} or less",
             )
+        if _counted_size(node) > MAX_SIZE:
+            self.refuse("counted repetitions that unfold to too much", 0, hint="use smaller counts, or `*` and `+`")
         return node
 
     def refuse(self, construct: str, start: int, end: int | None = None, hint: str = "") -> NoReturn:
@@ -524,3 +529,18 @@ def _largest_count(node: Node) -> int:
             return _largest_count(item)
         case _:
             return 1
+
+
+def _counted_size(node: Node, times: int = 1) -> int:
+    """How much the counted parts unfold to. A Unicode class takes ten times the room of a range (measured)."""
+    match node:
+        case Repeat(item, low, high, _):
+            return _counted_size(item, times * max(low, high or 0, 1))
+        case Sequence(items) | Choice(items):
+            return sum(_counted_size(i, times) for i in items)
+        case Group(item, _, _):
+            return _counted_size(item, times)
+        case Set(items, _, _) if any(isinstance(i, str) and i[1] in "wWpP" for i in items):
+            return 10 * times if times > 1 else 0
+        case _:
+            return times if times > 1 else 0

@@ -66,6 +66,7 @@ def re2() -> Iterator[object]:
         (r"a|(b|)|", "", r"a|(?:b|)|"),
         (r"\d\D\w\W\s\S\b\B", "", r"\d\D\w\W\s\S\b\B"),
         ("(a)" * 17, "", "(?:a)" * 17),
+        (r".{1000,}[^/]{900}\w{10}", "", r".{1000,}[^/]{900}\w{10}"),
     ],
 )
 def test_translation(pattern: str, flags: str, expected: str) -> None:
@@ -103,6 +104,8 @@ def test_translation(pattern: str, flags: str, expected: str) -> None:
         (r"a{3,2}", 1, 6, "upper bound"),
         (r"a{1001}", 1, 7, "repetition of 1001"),
         (r"(a{100}){11}", 0, 12, "repetition of 1100"),
+        (r"\w{201}", 0, 7, "unfold"),
+        (r"(?:ab|c){900}", 0, 13, "unfold"),
         (r"x(a", 1, 2, "not closed"),
         (r"a)", 1, 2, "without an opening"),
         (r"x[a", 1, 2, "not closed"),
