@@ -18,6 +18,25 @@ class Entry(NamedTuple):
 
 
 CATALOGUE: dict[str, Entry] = {
+    # regular expressions in Kusto's dialect (E52x)
+    "E520": Entry(
+        "error",
+        "the pattern asks for more than Kusto's regular expressions can say",
+        "Kusto matches in linear time (Rust's regex crate): no lookaround, backreference, recursion, possessive part.",
+        "Say it with further values or field items of the rule, or list the texts that the construct stands for.",
+    ),
+    "E521": Entry(
+        "error",
+        "the pattern is not a regular expression",
+        "It is malformed, or uses an escape or flag that Kusto does not know. The place is shown under the value.",
+        "Correct it; a backslash that means itself is written twice, punctuation that means itself after a backslash.",
+    ),
+    "E522": Entry(
+        "error",
+        "the pattern is too large",
+        "Counted repetitions are unfolded when a pattern is compiled; the compiled size and the nesting are bounded.",
+        "Use smaller counts, `*` or `+`, or fewer nested groups.",
+    ),
     # running: Microsoft's parser (E650), event files (E66x), remote engines (E67x)
     "E650": Entry(
         "error",

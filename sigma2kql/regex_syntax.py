@@ -19,10 +19,14 @@ MAX_COUNT = 1000  # RE2's bound; Kusto's own is not documented, larger counts ex
 
 
 class RegexProblem(Exception):  # noqa: N818 - the loader's word for it; a Diagnostic is the error
-    """What Kusto cannot run: characters `offset` to `end` of the pattern, the construct in words, and a way out."""
+    """What Kusto cannot run: characters `offset` to `end` of the pattern, the construct in words, and a way out.
 
-    def __init__(self, construct: str, offset: int, end: int, hint: str = "") -> None:
+    `code` is that of the diagnostic: E520 not regular, E521 malformed or unknown, E522 too large.
+    """
+
+    def __init__(self, construct: str, offset: int, end: int, hint: str = "", code: str = "E521") -> None:
         super().__init__(construct)
+        self.code = code
         self.construct = construct
         self.offset = offset
         self.end = max(end, offset + 1)
@@ -128,6 +132,7 @@ _EDGES = {
 }
 # \h of PCRE; Unicode's horizontal white space
 _BLANKS = (*((c, c) for c in "\t \xa0\u1680\u180e\u202f\u205f\u3000"), ("\u2000", "\u200a"))
+_NOT_REGULAR, _TOO_LARGE = "E520", "E522"
 _NO_LOOKAROUND = "Kusto has no lookaround: say it with a second value, a second field item or a filter"
 _NO_BACKREFERENCE = "Kusto has no backreferences: list the texts that can repeat, one by one"
 _NO_POSSESSIVE = "Kusto never backtracks: write it without the `+` or `?>` if both match the same"
@@ -185,13 +190,21 @@ class _Parser:
                 0,
                 place,
                 f"Kusto bounds counts: use {MAX_COUNT} or less",
+                _TOO_LARGE,
             )
         if _counted_size(node) > MAX_SIZE:
-            self.refuse("counted repetitions that unfold to too much", 0, hint="use smaller counts, or `*` and `+`")
+            self.refuse(
+                "counted repetitions that unfold to too much",
+                0,
+                hint="use smaller counts, or `*` and `+`",
+                code=_TOO_LARGE,
+            )
         return node
 
-    def refuse(self, construct: str, start: int, end: int | None = None, hint: str = "") -> NoReturn:
-        raise RegexProblem(construct, start, self.at if end is None else end, hint)
+    def refuse(
+        self, construct: str, start: int, end: int | None = None, hint: str = "", code: str = "E521"
+    ) -> NoReturn:
+        raise RegexProblem(construct, start, self.at if end is None else end, hint, code)
 
     def starts(self, text: str) -> bool:
         return self.text.startswith(text, self.at)
@@ -264,7 +277,7 @@ class _Parser:
         node = Repeat(atom, low, high, self.starts("?"))
         if self.starts("+"):
             self.at += 1
-            self.refuse("possessive quantifier", self.at - 2, hint=_NO_POSSESSIVE)
+            self.refuse("possessive quantifier", self.at - 2, hint=_NO_POSSESSIVE, code=_NOT_REGULAR)
         self.at += node.lazy
         if self.quantifier_here():
             self.refuse("quantifier after a quantifier", self.at, self.at + 1, "put the inner part into parentheses")
@@ -287,7 +300,10 @@ class _Parser:
             self.refuse("count whose upper bound is below the lower one", start)
         if max(low, high or 0) > MAX_COUNT:
             self.refuse(
-                f"repetition of {max(low, high or 0)}", start, hint=f"Kusto bounds counts: use {MAX_COUNT} or less"
+                f"repetition of {max(low, high or 0)}",
+                start,
+                hint=f"Kusto bounds counts: use {MAX_COUNT} or less",
+                code=_TOO_LARGE,
             )
         return low, high
 
@@ -316,9 +332,11 @@ class _Parser:
         start = self.at
         for opening, construct, hint in _GROUP_PROBLEMS:
             if self.starts(opening):
-                self.refuse(construct, start, start + len(opening), hint)
+                self.refuse(construct, start, start + len(opening), hint, _NOT_REGULAR)
         if re.compile(r"\(\?[+-]?[0-9]").match(self.text, start):
-            self.refuse("recursion into a group", start, start + 3, "write the group out where it is called")
+            self.refuse(
+                "recursion into a group", start, start + 3, "write the group out where it is called", _NOT_REGULAR
+            )
         before, on, off = self.flags, "", ""
         if self.starts("(?"):
             named, switched = _NAMED_GROUP.match(self.text, start), _FLAGS.match(self.text, start)
@@ -336,7 +354,7 @@ class _Parser:
             self.at += 1
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            self.refuse(f"more than {MAX_DEPTH} nested groups", start)
+            self.refuse(f"more than {MAX_DEPTH} nested groups", start, code=_TOO_LARGE)
         item = self.choice()
         if not self.starts(")"):
             self.refuse("group that is not closed", start, start + 1, "write `\\(` for the character itself")
@@ -387,7 +405,7 @@ class _Parser:
             self.at += 2
             return Dot(False) if "s" not in self.flags else Set((("\n", "\n"),), True)
         if char in "123456789" and not re.compile("[1-3][0-7][0-7]").match(self.text, start + 1):
-            self.refuse(f"backreference `\\{char}`", start, start + 2, _NO_BACKREFERENCE)
+            self.refuse(f"backreference `\\{char}`", start, start + 2, _NO_BACKREFERENCE, _NOT_REGULAR)
         named = self.named_class()
         if named is not None:
             return named
@@ -427,7 +445,7 @@ class _Parser:
             return chr(ord(self.text[self.at - 1].upper()) ^ 64)
         if char.isascii() and char.isalnum():
             construct, hint = _ESCAPE_PROBLEMS.get(char, (f"unknown escape `\\{char}`", "write `\\\\` for a backslash"))
-            self.refuse(construct, start, hint=hint)
+            self.refuse(construct, start, hint=hint, code=_NOT_REGULAR if char in _ESCAPE_PROBLEMS else "E521")
         return char
 
     def coded_char(self, start: int) -> str:

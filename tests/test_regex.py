@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from sigma2kql.catalogue import CATALOGUE
 from sigma2kql.model import ANY, ONE, OneOf, Part, Placeholder, Text
 from sigma2kql.regex import RegexProblem, matches_empty, required_literals, search, translate, wildcard_regex
 
@@ -129,6 +130,14 @@ def test_refusal(pattern: str, start: int, end: int, construct: str) -> None:
         translate(pattern)
     assert (caught.value.offset, caught.value.end) == (start, end)
     assert construct in caught.value.construct
+    assert caught.value.code in CATALOGUE
+
+
+def test_codes_tell_the_kinds_apart() -> None:
+    for code, pattern in (("E520", "a(?!b)"), ("E520", r"(a)\1"), ("E521", "(a"), ("E522", "a{5000}")):
+        with pytest.raises(RegexProblem) as caught:
+            translate(pattern)
+        assert caught.value.code == code
 
 
 def test_hostile_patterns_end() -> None:
