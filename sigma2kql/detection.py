@@ -1,0 +1,144 @@
+"""One search identifier as a tree: maps, lists, keywords and values to `Expr[Field]`.
+
+Place in the flow: between the YAML nodes and the condition; mapping files read their predicates with it too, so it
+knows nothing of rules. Invariant: a node gives a tree only if everything in it was understood; every problem in it is
+reported, not the first. Source: Sigma specification 2.1, "Detection"; the shapes it leaves open as pySigma reads them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sigma2kql.errors import Diagnostic, Source, Span, diagnostic
+from sigma2kql.model import ANY, And, Expr, Field, Match, Not, Or, Placeholder, Text
+from sigma2kql.modifiers import Chain, Refused, read_chain, read_test
+from sigma2kql.yamltree import YamlList, YamlMap, YamlNode, YamlScalar, locate, trap
+
+_PLAIN = Chain((), (), False, False, ())
+
+
+def read_detection(source: Source, node: YamlNode, problems: list[Diagnostic]) -> Expr[Field] | None:
+    """The tree of one search identifier; None where there is an error, which is then in `problems`.
+
+    A map is And over its items, a list Or over its elements, a scalar one keyword (searched in the whole event).
+    """
+    return _Reader(source, problems).read(node)
+
+
+class _Reader:
+    """Holds where problems go, so that reading one node may report several."""
+
+    __slots__ = ("problems", "source")
+
+    def __init__(self, source: Source, problems: list[Diagnostic]) -> None:
+        self.source = source
+        self.problems = problems
+
+    def report(self, code: str, message: str, at: Span, hint: str = "") -> None:
+        self.problems.append(diagnostic(code, message, at, hint))
+
+    def read(self, node: YamlNode) -> Expr[Field] | None:
+        if isinstance(node, YamlScalar):
+            return self.item(Field(None), _PLAIN, [node])
+        inner = node.entries if isinstance(node, YamlMap) else node.items
+        if not inner:
+            self.report("E220", "the detection is empty", Span(self.source, node.start, node.end))
+            return None
+        if isinstance(node, YamlMap):
+            parts = [self.entry(key, value) for key, value in node.entries.values()]
+        else:
+            parts = [self.read(item) for item in node.items]
+        exprs = [part for part in parts if part is not None]
+        if len(exprs) < len(parts):
+            return None
+        if len(exprs) == 1:
+            return exprs[0]
+        return And(tuple(exprs)) if isinstance(node, YamlMap) else Or(tuple(exprs))
+
+    def entry(self, key: YamlScalar, value: YamlNode) -> Expr[Field] | None:
+        """One `field|modifiers: value or values`."""
+        source = self.source
+        text = key.text if key.value is not None else ""
+        name, bar, modifiers = text.partition("|")
+        if key.plain:
+            field = Field(name or None, Span(source, key.start, key.start + len(name)))
+        else:
+            field = Field(name or None, locate(source, key, 0, len(name)))
+        chain = read_chain(modifiers, not name) if bar else _PLAIN
+        for fault in chain.faults:
+            at = locate(source, key, len(name) + fault.start, len(name) + fault.end)
+            self.report(fault.code, fault.message, at, fault.hint)
+        if isinstance(value, YamlScalar):
+            values: list[YamlNode] = [value]
+        elif isinstance(value, YamlList):
+            values = value.items
+        else:
+            self.report("E221", "a map cannot be a value", Span(source, value.start, value.end))
+            return None
+        if not values:
+            hint = "remove the item, or write null if a missing field is meant"
+            self.report("E222", f"the list of values of `{text}` is empty", Span(source, value.start, value.end), hint)
+            return None
+        if chain.all and len(values) == 1 and not chain.faults:
+            place = modifiers.split("|").index("all")
+            start = len(name) + 1 + sum(len(m) + 1 for m in modifiers.split("|")[:place])
+            at = locate(source, key, start, start + 3)
+            self.report("W210", "`all` has no effect on a single value", at, "remove `all`, or list several values")
+        return self.item(field, chain, values)
+
+    def item(self, field: Field, chain: Chain, values: list[YamlNode]) -> Expr[Field] | None:
+        exprs = []
+        source = self.source
+        failed = bool(chain.faults)
+        for value in values:
+            at = Span(source, value.start, value.end)
+            if not isinstance(value, YamlScalar):
+                what = "a map" if isinstance(value, YamlMap) else "a list"
+                self.report("E221", f"{what} cannot be one of several values", at)
+                failed = True
+                continue
+            if type(value.value) is not str:
+                self.warn_trap(value, at)
+            elif "\\*" in value.text:
+                self.warn_literal(chain, value, at)
+            if chain.faults:
+                continue
+            try:
+                exprs.append(read_test(chain, value, field, at))
+            except Refused as refused:
+                self.report(refused.code, refused.message, at, refused.hint)
+                failed = True
+        if failed:
+            return None
+        if field.name is None or "expand" in chain.names:
+            self.warn_tests(field, chain, exprs)
+        if len(exprs) == 1:
+            expr = exprs[0]
+        else:
+            expr = And(tuple(exprs)) if chain.all else Or(tuple(exprs))
+        return Not(expr) if chain.neq else expr
+
+    def warn_trap(self, value: YamlScalar, at: Span) -> None:
+        reading = trap(value)
+        if reading and not reading.endswith("date"):  # a date is an error of its own
+            hint = f"write '{value.text}' in quotes for the text, or the value itself"
+            self.report("W101", f"`{value.text}` without quotes is {reading} in YAML 1.1", at, hint)
+
+    def warn_literal(self, chain: Chain, value: YamlScalar, at: Span) -> None:
+        r"""`\temp\*\x`: the star behind one backslash is a literal one, which no path can hold."""
+        if "re" not in chain.names and _STAR_IN_PATH.search(value.text):
+            hint = r"write `\\*` for a backslash and a wildcard"
+            self.report("W211", r"`\*` is the character `*` itself, not a backslash and a wildcard", at, hint)
+
+    def warn_tests(self, field: Field, chain: Chain, exprs: list[Expr[Field]]) -> None:
+        for expr in exprs:
+            if not (isinstance(expr, Match) and isinstance(expr.test, Text) and expr.span is not None):
+                continue
+            parts = expr.test.parts
+            if field.name is None and parts == (ANY,):
+                self.report("W213", "this keyword is found in every event", expr.span)
+            if "expand" in chain.names and not any(isinstance(part, Placeholder) for part in parts):
+                self.report("W212", "`expand` finds no %placeholder% in this value", expr.span)
+
+
+_STAR_IN_PATH = re.compile(r"\\\w[^\\\n]*\\\*|(?<!\\)\\\*\\")

@@ -1,0 +1,332 @@
+"""Bytes and text to documents: the first stage of every run.
+
+Place in the flow: it gives `Rule`, `Correlation`, `Filter`, `NativeQuery` or `Broken` to everything behind it. Invariant:
+every YAML document gives exactly one result, with every problem found in it, except templates (`action: global` and
+`action: reset`), which give none unless they are broken; no input raises anything from `load`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from sigma2kql.condition import read_condition
+from sigma2kql.correlation import CorrelationReader, read_references
+from sigma2kql.detection import read_detection
+from sigma2kql.errors import Diagnostic, Source, Span, diagnostic, did_you_mean, fail
+from sigma2kql.metadata import LEVELS, MetadataReader, read_logsource
+from sigma2kql.model import (
+    Broken,
+    Correlation,
+    Document,
+    Expr,
+    Field,
+    Filter,
+    Metadata,
+    NativeQuery,
+    Or,
+    Origin,
+    Reference,
+    Rule,
+)
+from sigma2kql.yamltree import (
+    MAX_SIZE,
+    YamlDocument,
+    YamlList,
+    YamlMap,
+    YamlNode,
+    YamlScalar,
+    compose,
+    plain,
+    span,
+)
+
+Kind = Literal["detection", "correlation", "filter", "native"]
+
+
+def decode(path: str, data: bytes, max_size: int = MAX_SIZE) -> Source:
+    """The text of a file: UTF-8, with or without a byte order mark. Raises Sigma2KqlError (E101, E102, E103)."""
+    if len(data) > max_size:
+        message = f"the file has {len(data):,} bytes; at most {max_size:,} are read"
+        raise fail("E102", message, Span(Source(path, ""), 0, 0))
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise fail("E101", "the file is UTF-16, not UTF-8", Span(Source(path, ""), 0, 0), "save it as UTF-8")
+    try:
+        source = Source(path, data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        start = len(error.object[: error.start].decode("utf-8"))
+        source = Source(path, error.object.decode("utf-8", "replace"))
+        message = f"the byte 0x{error.object[error.start]:02x} is not UTF-8"
+        raise fail("E101", message, Span(source, start, start + 1), "save the file as UTF-8") from None
+    nul = source.text.find("\0")
+    if nul >= 0:
+        raise fail("E103", "the file holds a NUL character", Span(source, nul, nul + 1), "it may be UTF-16 or binary")
+    return source
+
+
+def load(source: Source) -> tuple[Document, ...]:
+    """Every document of a text, in order, each with its problems. Never raises."""
+    composed = compose(source)
+    if not composed:
+        origin = Origin(source, 0, Span(source, 0, 0))
+        empty = diagnostic("E110", "the file holds no document", Span(source, 0, 0))
+        return (Broken(origin, Metadata(), (empty,)),)
+    templates = _Templates(source)
+    documents = []
+    for index, document in enumerate(composed):
+        result = _read(source, index, document, templates)
+        if result is not None:
+            documents.append(result)
+    return tuple(documents)
+
+
+def _read(source: Source, index: int, document: YamlDocument, templates: _Templates) -> Document | None:
+    origin = Origin(source, index, Span(source, document.start, document.end))
+    problems = list(document.problems)
+    root = document.root
+    if root is None:
+        return Broken(origin, Metadata(), tuple(problems))
+    if not isinstance(root, YamlMap):
+        hint = "a rule starts with `title:`"
+        problems.append(diagnostic("E112", "the document is not a map", span(source, root), hint))
+        return Broken(origin, Metadata(), tuple(problems))
+    merged = templates.apply(root, problems)
+    if merged is None:
+        broken = any(problem.severity == "error" for problem in problems)
+        return Broken(origin, Metadata(), tuple(problems)) if broken else None
+    return _Reader(source, origin, merged, problems).read()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Templates (`action`)
+
+
+class _Templates:
+    """What `action` documents of one file leave behind: the template and the last rule, both before reading."""
+
+    __slots__ = ("broken", "previous", "source", "template")
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.template: YamlMap | None = None
+        self.previous: YamlMap | None = None
+        self.broken: YamlMap | None = None
+
+    def apply(self, root: YamlMap, problems: list[Diagnostic]) -> YamlMap | None:
+        """The document as it is to be read: with the template merged in, which wins; None for a template itself."""
+        if "correlation" in root.entries or ("filter" in root.entries and "detection" not in root.entries):
+            return root
+        node = root.get("action")
+        if node is None:
+            merged = root if self.template is None else merge(root, self.template)
+        else:
+            body = YamlMap({key: entry for key, entry in root.entries.items() if key != "action"}, root.start, root.end)
+            action = node.text if isinstance(node, YamlScalar) else ""
+            if action in ("global", "reset"):
+                self.template = body if action == "global" else None
+                self.broken = body if action == "global" and problems else None
+                return None
+            if action != "repeat":
+                hint = did_you_mean(action, ("global", "reset", "repeat")) or "one of global, reset, repeat"
+                problems.append(diagnostic("E113", f"unknown action `{action}`", span(self.source, node), hint))
+                return body
+            merged = merge(self.previous or self.template or YamlMap({}, root.start, root.end), body)
+            merged = YamlMap(merged.entries, root.start, root.end)
+        if self.broken is not None:
+            line = self.source.position(self.broken.start)[0]
+            at = Span(self.source, root.start, root.start + 1)
+            problems.append(diagnostic("E114", f"the template on line {line} is broken, and with it this rule", at))
+        self.previous = merged
+        return merged
+
+
+def merge(below: YamlMap, above: YamlMap) -> YamlMap:
+    """Both maps in one: maps merge, everything else is taken from `above`. The extent is that of `below`."""
+    entries = dict(below.entries)
+    for name, (key, value) in above.entries.items():
+        old = entries.get(name)
+        if old is not None and isinstance(old[1], YamlMap) and isinstance(value, YamlMap):
+            entries[name] = (key, merge(old[1], value))
+        else:
+            entries[name] = (key, value)
+    return YamlMap(entries, below.start, below.end)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Documents
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads one document; `problems` collects what is wrong with it."""
+
+    source: Source
+    origin: Origin
+    root: YamlMap
+    problems: list[Diagnostic]
+
+    def read(self) -> Document:
+        entries = self.root.entries
+        if "correlation" in entries:
+            return self.correlation()
+        if "filter" in entries and "detection" not in entries:
+            return self.filter()
+        if "detection" in entries or "logsource" in entries:
+            return self.rule()
+        if "query" in entries and not entries.keys().isdisjoint(_NATIVE):
+            return self.native()
+        if "title" in entries:
+            return self.rule()
+        at = Span(self.source, self.root.start, self.root.start + 1)
+        hint = "a rule has `title`, `logsource` and `detection`; a Microsoft query has `name` and `query`"
+        self.report("E112", "the document is neither a Sigma document nor a Microsoft query", at, hint)
+        return self.broken("detection", Metadata())
+
+    def report(self, code: str, message: str, at: Span, hint: str = "") -> None:
+        self.problems.append(diagnostic(code, message, at, hint))
+
+    def failed(self) -> bool:
+        return any(problem.severity == "error" for problem in self.problems)
+
+    def broken(self, kind: Kind, meta: Metadata) -> Broken:
+        """The document as a failure; errors stand before warnings."""
+        ordered = sorted(self.problems, key=lambda problem: problem.severity != "error")
+        return Broken(self.origin, meta, tuple(ordered), kind)
+
+    def metadata(self) -> Metadata:
+        node = self.root.get("taxonomy")
+        if node is not None and not (isinstance(node, YamlScalar) and node.text == "sigma"):
+            hint = "only rules in Sigma's own field names (`taxonomy: sigma`) can be read"
+            self.report("E205", "the taxonomy of this rule is not known", span(self.source, node), hint)
+        return MetadataReader(self.source, self.root, self.problems).read()
+
+    def section(self, name: str) -> tuple[YamlScalar, YamlMap] | None:
+        entry = self.root.entries.get(name)
+        if entry is None:
+            at = Span(self.source, self.root.start, self.root.start + 1)
+            self.report("E201", f"the document has no `{name}`", at)
+            return None
+        key, node = entry
+        if not isinstance(node, YamlMap):
+            self.report("E202", f"`{name}` must be a map", Span(self.source, key.start, max(key.end, node.end)))
+            return None
+        return key, node
+
+    # -- rules and filters
+
+    def rule(self) -> Document:
+        meta = self.metadata()
+        logsource = read_logsource(self.source, self.root, self.problems)
+        section = self.section("detection")
+        where = None if section is None else self.where(*section, {"condition", "timeframe"})
+        if logsource is None or where is None or self.failed():
+            return self.broken("detection", meta)
+        return Rule(self.origin, meta, logsource, where, tuple(self.problems))
+
+    def filter(self) -> Document:
+        meta = self.metadata()
+        logsource = read_logsource(self.source, self.root, self.problems)
+        section = self.section("filter")
+        where = None
+        rules: tuple[Reference, ...] = ()
+        if section is not None:
+            where = self.where(*section, {"condition", "timeframe", "rules"})
+            rules = self.filtered_rules(*section)
+        if logsource is None or where is None or self.failed():
+            return self.broken("filter", meta)
+        return Filter(self.origin, meta, logsource, rules, where, tuple(self.problems))
+
+    def filtered_rules(self, key: YamlScalar, section: YamlMap) -> tuple[Reference, ...]:
+        """The rules that a filter names; empty for any."""
+        node = section.get("rules")
+        if node is None:
+            hint = "list ids or names of rules, or write `rules: any`"
+            self.report("E240", "the filter does not say which rules it is for", span(self.source, key), hint)
+            return ()
+        if (isinstance(node, YamlScalar) and node.text == "any") or (isinstance(node, YamlList) and not node.items):
+            return ()
+        return read_references(self.source, "rules", node, "E240", self.problems)
+
+    def where(self, key: YamlScalar, section: YamlMap, reserved: set[str]) -> Expr[Field] | None:
+        """The tree of a detection: every search identifier is read, used or not, then the conditions."""
+        names: dict[str, Expr[Field] | None] = {}
+        keys: dict[str, YamlScalar] = {}
+        for name, (name_key, node) in section.entries.items():
+            if name not in reserved:
+                names[name] = read_detection(self.source, node, self.problems)
+                keys[name] = name_key
+            elif name == "timeframe":
+                hint = "only a correlation looks at a span of time"
+                self.report("W214", "`timeframe` has no effect", span(self.source, name_key), hint)
+        if not names:
+            self.report("E309", f"`{key.text}` has no search identifier", span(self.source, key))
+        used: set[str] = set()
+        exprs = [read_condition(self.source, node, names, self.problems, used) for node in self.conditions(key, section)]
+        found = [expr for expr in exprs if expr is not None]
+        if not names or not found or len(found) < len(exprs):
+            return None
+        for name in names:
+            if name not in used:
+                message = f"the search identifier `{name}` is not used in the condition"
+                self.report("W301", message, span(self.source, keys[name]))
+        return found[0] if len(found) == 1 else Or(tuple(found))
+
+    def conditions(self, key: YamlScalar, section: YamlMap) -> list[YamlScalar]:
+        node = section.get("condition")
+        if node is None:
+            hint = did_you_mean("condition", (name for name in section.entries if name.lower().startswith("con")))
+            self.report("E308", f"`{key.text}` has no condition", span(self.source, key), hint)
+            return []
+        items: Iterable[YamlNode] = node.items if isinstance(node, YamlList) else [node]
+        texts = [item for item in items if isinstance(item, YamlScalar) and item.value is not None]
+        if not texts or len(texts) < len(node.items if isinstance(node, YamlList) else [node]):
+            at = span(self.source, node) if node.end > node.start else span(self.source, section.entries["condition"][0])
+            self.report("E308", "a condition must be text, or a list of texts", at)
+        return texts
+
+    # -- the others
+
+    def correlation(self) -> Document:
+        meta = self.metadata()
+        found = self.section("correlation")
+        if found is None:
+            return self.broken("correlation", meta)
+        reader = CorrelationReader(self.source, *found, self.problems)
+        section = reader.read()
+        generate = section.generate or reader.flag("generate", self.root.get("generate"))
+        if self.failed():
+            return self.broken("correlation", meta)
+        return Correlation(
+            origin=self.origin,
+            meta=meta,
+            type=section.type,
+            rules=section.rules,
+            group_by=section.group_by,
+            timespan=section.timespan,
+            threshold=section.threshold,
+            expression=section.expression,
+            aliases=section.aliases,
+            generate=generate,
+            warnings=tuple(self.problems),
+        )
+
+    def native(self) -> Document:
+        """A Microsoft hunting or analytics document: its query is taken as it is."""
+        data = plain(self.root)
+        node = self.root.get("query")
+        severity = str(data.get("severity", "")).lower()
+        meta = Metadata(
+            title=str(data.get("name") or data.get("title") or ""),
+            id=None if data.get("id") is None else str(data["id"]),
+            level=severity if severity in LEVELS else None,
+            description=str(data.get("description") or ""),
+        )
+        if not isinstance(node, YamlScalar) or not isinstance(node.value, str) or not node.text.strip():
+            self.report("E115", "the query must be text", span(self.source, self.root.entries["query"][0]))
+        if self.failed() or not isinstance(node, YamlScalar):
+            return self.broken("native", meta)
+        return NativeQuery(self.origin, meta, node.text, span(self.source, node), data, tuple(self.problems))
+
+
+_NATIVE = frozenset({"kind", "tactics", "requiredDataConnectors", "name"})

@@ -1,0 +1,481 @@
+"""YAML text to nodes that know where they stand.
+
+Place in the flow: first; the loader and the mapping files read their documents from here. Invariant: `compose` never
+raises, never runs code that a text names, and needs time and stack in proportion to the size of the text: what is too
+large, too deep or expands without end is refused before or while it is built.
+
+Scalars are read as YAML 1.1 (as PyYAML does, which the public rules were tested with); the text as written is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import yaml
+from yaml.constructor import SafeConstructor
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.reader import Reader, ReaderError
+from yaml.resolver import Resolver
+
+from sigma2kql.errors import Diagnostic, Source, Span, diagnostic
+
+MAX_SIZE = 5 * 1024 * 1024
+MAX_DEPTH = 64
+MAX_EXPANDED = 100_000
+
+
+class YamlScalar:
+    """One value: its YAML 1.1 reading, its text after unquoting, whether it stands unquoted, and its characters."""
+
+    __slots__ = ("end", "plain", "start", "text", "value")
+
+    def __init__(self, value: Any, text: str, start: int, end: int, plain: bool = False) -> None:
+        self.value = value
+        self.text = text
+        self.start = start
+        self.end = end
+        self.plain = plain
+
+
+class YamlList:
+    """A sequence of nodes."""
+
+    __slots__ = ("end", "items", "start")
+
+    def __init__(self, items: list[YamlNode], start: int, end: int) -> None:
+        self.items = items
+        self.start = start
+        self.end = end
+
+
+class YamlMap:
+    """A mapping in written order: text of the key -> (key, value). Keys are unique by their text."""
+
+    __slots__ = ("end", "entries", "start")
+
+    def __init__(self, entries: dict[str, tuple[YamlScalar, YamlNode]], start: int, end: int) -> None:
+        self.entries = entries
+        self.start = start
+        self.end = end
+
+    def get(self, key: str) -> YamlNode | None:
+        """The value under a key, or None where the key is absent."""
+        entry = self.entries.get(key)
+        return None if entry is None else entry[1]
+
+
+YamlNode: TypeAlias = YamlScalar | YamlList | YamlMap
+
+
+class YamlDocument:
+    """One document of a file: its root (None where it could not be composed), its extent and its problems."""
+
+    __slots__ = ("end", "problems", "root", "start")
+
+    def __init__(self, root: YamlNode | None, start: int, end: int, problems: list[Diagnostic]) -> None:
+        self.root = root
+        self.start = start
+        self.end = end
+        self.problems = problems
+
+
+def span(source: Source, node: YamlNode) -> Span:
+    """The characters of a node."""
+    return Span(source, node.start, node.end)
+
+
+def plain(node: YamlNode) -> Any:
+    """The node as dicts, lists, text, numbers, bools and None; dates stay as they are written."""
+    match node:
+        case YamlMap():
+            return {key: plain(value) for key, (_, value) in node.entries.items()}
+        case YamlList():
+            return [plain(item) for item in node.items]
+        case YamlScalar():
+            return node.value if isinstance(node.value, (str, int, float)) or node.value is None else node.text
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Scalars
+
+
+_RESOLVERS: dict[str, list[tuple[str, re.Pattern[str]]]] = Resolver.yaml_implicit_resolvers
+_HINTS = frozenset(_RESOLVERS) - {"=", "<"}  # `=` and `<<` have a meaning for keys at most
+_PREFIX = "tag:yaml.org,2002:"
+_CONSTRUCT = {
+    _PREFIX + "null": SafeConstructor.construct_yaml_null,
+    _PREFIX + "bool": SafeConstructor.construct_yaml_bool,
+    _PREFIX + "int": SafeConstructor.construct_yaml_int,
+    _PREFIX + "float": SafeConstructor.construct_yaml_float,
+    _PREFIX + "timestamp": SafeConstructor.construct_yaml_timestamp,
+}
+_READER = SafeConstructor()
+
+
+@lru_cache(maxsize=16384)
+def _implicit(text: str) -> tuple[str, Any]:
+    """Tag and value of an unquoted scalar; what only looks like a date or a number is text."""
+    for tag, pattern in _RESOLVERS.get(text[:1], ()):
+        if tag in _CONSTRUCT and pattern.match(text):
+            try:
+                return tag, _CONSTRUCT[tag](_READER, ScalarNode(tag, text))
+            except (ValueError, OverflowError):
+                break
+    return _PREFIX + "str", text
+
+
+_CANONICAL = re.compile(r"~|null|Null|NULL||true|True|TRUE|false|False|FALSE|[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?")
+
+
+def trap(node: YamlScalar) -> str:
+    """What YAML 1.1 makes of an unquoted scalar that YAML 1.2 readers read otherwise, in words; else an empty text.
+
+    yes/no/on/off, octal, hexadecimal and binary numbers, sexagesimal numbers, underscores, dates.
+    """
+    value = node.value
+    if not node.plain or isinstance(value, str) or _CANONICAL.fullmatch(node.text):
+        return ""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return f"the number {value}"
+        case None:
+            return "null"
+        case _:
+            return "a date"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Positions inside a scalar
+
+_ESCAPED_SPACE = re.compile(r"\\(?:[nrt ]|\r?\n)")
+
+
+def locate(source: Source, node: YamlScalar, start: int, end: int) -> Span:
+    """The characters of `node` that gave characters `start` to `end` of its text; the whole scalar where that is unclear.
+
+    Words are followed through quotes, folding and block indentation by counting what is not white space.
+    """
+    raw = source.text[node.start : node.end]
+    skip = 0
+    if raw[:1] in ("'", '"'):
+        skip = 1
+        if raw[0] == '"':
+            raw = _ESCAPED_SPACE.sub(lambda m: " " * len(m[0]), raw)
+        raw = raw[:-1]
+    elif raw[:1] in ("|", ">") and not node.plain:
+        skip = raw.find("\n") + 1 or len(raw)
+    elif node.plain and raw == node.text:
+        return Span(source, node.start + start, node.start + max(end, start))
+    solid = [i for i in range(skip, len(raw)) if not raw[i].isspace()]
+    before = sum(1 for char in node.text[:start] if not char.isspace())
+    inside = sum(1 for char in node.text[start:end] if not char.isspace())
+    if len(solid) != sum(1 for char in node.text if not char.isspace()):
+        return Span(source, node.start, node.end)
+    if before >= len(solid):
+        last = solid[-1] + 1 if solid else skip
+        return Span(source, node.start + last, node.start + last)
+    first = solid[before]
+    last = solid[before + inside - 1] + 1 if inside else first
+    return Span(source, node.start + first, node.start + last)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Composing
+
+_Parser: Any
+try:
+    from yaml.cyaml import CParser as _Parser
+except ImportError:  # PyYAML without libyaml: the same composer in Python
+    from yaml.composer import Composer as _PyComposer
+    from yaml.parser import Parser as _PyParser
+    from yaml.scanner import Scanner as _PyScanner
+
+    class _Parser(Reader, _PyScanner, _PyParser, _PyComposer):  # type: ignore[no-redef]
+        def __init__(self, text: str) -> None:
+            Reader.__init__(self, text)
+            _PyScanner.__init__(self)
+            _PyParser.__init__(self)
+            _PyComposer.__init__(self)
+
+
+class _Composer(_Parser):  # type: ignore[misc]
+    """Leaves every tag that is not written empty: resolving is cheaper afterwards, and only where it matters."""
+
+    def resolve(self, _kind: Any, _value: Any, _implicit: Any) -> str:
+        return ""
+
+    def descend_resolver(self, _parent: Any, _index: Any) -> None:
+        pass
+
+    def ascend_resolver(self) -> None:
+        pass
+
+
+_ANCHOR = re.compile(r"&(?<![^\s\[{,]&)[^\s,\[\]{}]+\s")  # starts with the literal: searched for at full speed
+_DOCUMENT = re.compile(r"^---(?=\s|$)", re.MULTILINE)
+_NOTHING = re.compile(r"(?:\s+|#[^\n]*|%[^\n]*|---(?=\s|$)|\.\.\.(?=\s|$))*\Z")
+_RUN = re.compile(r"^[ \t?:-]{500,}", re.MULTILINE)
+
+
+def compose(source: Source, max_size: int = MAX_SIZE) -> tuple[YamlDocument, ...]:
+    """Every document of a text, in order; documents without content are left out. Never raises.
+
+    A document that cannot be composed has the root None. One bad document does not cost another: where the stream fails,
+    the text is split at its `---` lines and each part is composed by itself.
+    """
+    text = source.text
+    refused = _too_large(source, max_size) or _too_deep(source)
+    if refused is not None:
+        return (YamlDocument(None, 0, len(text), [refused]),)
+    documents, error = _compose_part(source, 0, len(text))
+    if error is None:
+        return tuple(documents)
+    starts = sorted({0, *(m.start() for m in _DOCUMENT.finditer(text))})
+    documents = []
+    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+        if _NOTHING.match(text, start, end):
+            continue
+        found, error = _compose_part(source, start, end)
+        documents.extend(found)
+        if error is not None:
+            documents.append(YamlDocument(None, start, start + len(text[start:end].rstrip()), [error]))
+    return tuple(documents)
+
+
+def _too_large(source: Source, max_size: int) -> Diagnostic | None:
+    if len(source.text) <= max_size:
+        return None
+    size = f"{len(source.text):,} characters; at most {max_size:,} are read"
+    return diagnostic("E102", f"the file has {size}", Span(source, 0, 0))
+
+
+def _too_deep(source: Source) -> Diagnostic | None:
+    """Refuse what would exhaust the composer's stack. Only a text with very many brackets or very deep indentation can."""
+    text = source.text
+    if text.count("[") + text.count("{") <= 500 and not _RUN.search(text):
+        return None
+    depth = 0
+    opens = (yaml.SequenceStartEvent, yaml.MappingStartEvent)
+    parser = _Composer(text)
+    try:
+        while parser.check_event():
+            event = parser.get_event()
+            if isinstance(event, opens):
+                depth += 1
+                if depth > MAX_DEPTH:
+                    return _deep(source, event.start_mark.index)
+            elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
+                depth -= 1
+    except (yaml.YAMLError, UnicodeError):
+        pass  # composing reaches the same place, no deeper, and reports it
+    finally:
+        parser.dispose()
+    return None
+
+
+def _deep(source: Source, offset: int) -> Diagnostic:
+    return diagnostic("E105", f"nested more than {MAX_DEPTH} levels deep", Span(source, offset, offset + 1))
+
+
+def _compose_part(source: Source, start: int, end: int) -> tuple[list[YamlDocument], Diagnostic | None]:
+    text = source.text[start:end]
+    documents: list[YamlDocument] = []
+    try:
+        parser = _Composer(text)
+        try:
+            shared = _ANCHOR.search(text) is not None
+            while parser.check_node():
+                builder = _Builder(source, start, shared)
+                root = builder.build(parser.get_node(), 1)
+                if isinstance(root, YamlScalar) and root.value is None and not builder.problems:
+                    continue
+                documents.append(YamlDocument(root, root.start, root.end, builder.problems))
+        finally:
+            parser.dispose()
+    except (yaml.YAMLError, UnicodeError, RecursionError) as error:
+        return documents, _explain(source, start, text, error)
+    return documents, None
+
+
+_UNQUOTED = {
+    "*": "a value that starts with `*` must stand in quotes: '*...'",
+    "&": "a value that starts with `&` must stand in quotes",
+    "%": "a value that starts with `%` must stand in quotes: '%...'",
+    "@": "a value that starts with `@` must stand in quotes",
+    "`": "a value that starts with a backquote must stand in quotes",
+    "\t": "indent with blanks, not with tabs",
+}
+
+
+def _explain(source: Source, start: int, text: str, error: Exception) -> Diagnostic:
+    """A parser's complaint as a diagnostic at its place, with the mistake that usually causes it as a hint."""
+    if isinstance(error, RecursionError):
+        return _deep(source, start)
+    if isinstance(error, (ReaderError, UnicodeError)):
+        found = Reader.NON_PRINTABLE.search(text)
+        offset = start + (found.start() if found else 0)
+        char = f"U+{ord(found[0]):04X}" if found else "a character"
+        return diagnostic("E103", f"{char} is not allowed in YAML", Span(source, offset, offset + 1))
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    offset = start + min(mark.index, len(text)) if mark is not None else start
+    problem = " ".join(filter(None, (getattr(error, "context", None), getattr(error, "problem", None)))) or str(error)
+    char = source.text[offset : offset + 1]
+    hint = _UNQUOTED.get(char, "") if "alias" in problem or "cannot start" in problem or "anchor" in problem else ""
+    if "mapping values are not allowed" in problem:
+        hint = "a text that contains `: ` must stand in quotes; else check the indentation"
+    elif "quoted scalar" in problem:
+        hint = "a quotation mark is not closed"
+        opened = getattr(error, "context_mark", None)
+        offset = start + opened.index if opened is not None else offset
+    elif not hint and ("expected" in problem):
+        hint = "check the indentation and the quotes of this line and the one before"
+    return diagnostic("E104", problem, Span(source, offset, min(offset + 1, len(source.text))), hint)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Construction
+
+
+class _Builder:
+    """Builds one document. `shared` says that the text may hold aliases, so that nodes are counted and watched for cycles."""
+
+    __slots__ = ("count", "offset", "open", "problems", "shared", "source")
+
+    def __init__(self, source: Source, offset: int, shared: bool) -> None:
+        self.source = source
+        self.offset = offset
+        self.shared = shared
+        self.problems: list[Diagnostic] = []
+        self.open: set[int] = set()
+        self.count = 0
+
+    def build(self, node: Node, depth: int) -> YamlNode:
+        if type(node) is ScalarNode:
+            return self.scalar(node)
+        start = node.start_mark.index + self.offset
+        if depth > MAX_DEPTH:
+            self.problems.append(_deep(self.source, start))
+            return _nothing(start)
+        if not self.shared:
+            return self.collection(node, depth)
+        self.count += len(node.value) + 1
+        if id(node) in self.open or self.count > MAX_EXPANDED:
+            cyclic = id(node) in self.open
+            if cyclic or not any(p.code == "E106" for p in self.problems):
+                why = "an alias contains itself" if cyclic else f"aliases expand to more than {MAX_EXPANDED:,} nodes"
+                self.problems.append(diagnostic("E106", why, Span(self.source, start, start + 1)))
+            return _nothing(start)
+        self.open.add(id(node))
+        try:
+            return self.collection(node, depth)
+        finally:
+            self.open.discard(id(node))
+
+    def scalar(self, node: ScalarNode) -> YamlScalar:
+        text = node.value
+        start = node.start_mark.index + self.offset
+        end = node.end_mark.index + self.offset
+        style = node.style
+        if node.tag:
+            return YamlScalar(self.tagged(node, start, end), text, start, end)
+        if not style:
+            if text[:1] in _HINTS:
+                return YamlScalar(_implicit(text)[1], text, start, end, True)
+            return YamlScalar(text, text, start, end, True)
+        if style in "|>":
+            source = self.source.text
+            while end > start and source[end - 1] in " \r\n":
+                end -= 1
+        return YamlScalar(text, text, start, end)
+
+    def tagged(self, node: ScalarNode, start: int, end: int) -> Any:
+        if node.tag in (_PREFIX + "str", "!"):
+            return node.value
+        tag, value = _implicit(node.value)
+        if tag == node.tag:
+            return value
+        if node.tag in _CONSTRUCT:
+            message = f"`{node.value}` is not of the type that its tag names"
+        else:
+            message = f"the tag `{node.tag}` is not supported"
+        self.problems.append(diagnostic("E109", message, Span(self.source, start, end)))
+        return node.value
+
+    def collection(self, node: Node, depth: int) -> YamlNode:
+        start = node.start_mark.index + self.offset
+        end = node.end_mark.index + self.offset
+        if node.tag and node.tag not in ("!", _PREFIX + "map", _PREFIX + "seq"):
+            message = f"the tag `{node.tag}` is not supported"
+            self.problems.append(diagnostic("E109", message, Span(self.source, start, start + 1)))
+        build = self.build
+        depth += 1
+        if type(node) is SequenceNode:
+            items = [build(item, depth) for item in node.value]
+            return YamlList(items, start, items[-1].end if items and not node.flow_style else end)
+        entries: dict[str, tuple[YamlScalar, YamlNode]] = {}
+        merged: list[tuple[Node, YamlScalar]] = []
+        for key_node, value_node in node.value:
+            if type(key_node) is not ScalarNode:
+                self.bad_key(key_node)
+                continue
+            key = self.scalar(key_node)
+            text = key.text
+            if text in entries:
+                self.duplicate(key, entries[text][0])
+            if text == "<<" and key.plain:
+                merged.append((value_node, key))
+                continue
+            entries[text] = (key, build(value_node, depth))
+        if not node.flow_style and entries:
+            end = max(start, next(reversed(entries.values()))[1].end)
+        if merged:
+            entries = {**self.merge(merged, depth), **entries}
+        return YamlMap(entries, start, end)
+
+    def merge(self, merged: list[tuple[Node, YamlScalar]], depth: int) -> dict[str, tuple[YamlScalar, YamlNode]]:
+        """The entries that `<<` brings in: of several maps the first one wins (YAML 1.1 merge keys)."""
+        entries: dict[str, tuple[YamlScalar, YamlNode]] = {}
+        for node, key in merged:
+            value = self.build(node, depth)
+            for part in value.items if isinstance(value, YamlList) else [value]:
+                if isinstance(part, YamlMap):
+                    entries = {**part.entries, **entries}
+                else:
+                    self.problems.append(
+                        diagnostic("E111", "`<<` merges a map or a list of maps", Span(self.source, key.start, key.end))
+                    )
+        return entries
+
+    def bad_key(self, node: MappingNode | SequenceNode) -> None:
+        start = node.start_mark.index + self.offset
+        hint = "a text that starts with `{` or `[` must stand in quotes"
+        at = Span(self.source, start, start + 1)
+        self.problems.append(diagnostic("E108", "a key must be text, not a list or a map", at, hint))
+
+    def duplicate(self, key: YamlScalar, first: YamlScalar) -> None:
+        line = self.source.position(first.start)[0]
+        hint = f"it stands first on line {line}; only one of the two would count"
+        at = Span(self.source, key.start, key.end)
+        self.problems.append(diagnostic("E107", f"the key `{key.text}` stands here a second time", at, hint))
+
+
+def _nothing(start: int) -> YamlScalar:
+    return YamlScalar(None, "", start, start)
+
+
+def walk_scalars(node: YamlNode) -> Iterator[YamlScalar]:
+    """Every value (not key) below a node, in written order."""
+    match node:
+        case YamlScalar():
+            yield node
+        case YamlList():
+            for item in node.items:
+                yield from walk_scalars(item)
+        case YamlMap():
+            for _, value in node.entries.values():
+                yield from walk_scalars(value)
