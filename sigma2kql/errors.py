@@ -6,7 +6,6 @@ a span in it; line and column are computed only when a diagnostic is printed.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,20 +18,16 @@ Severity = Literal["error", "warning", "info"]
 class Source:
     """One text that was read: its display path and its characters (a leading byte order mark is not one of them)."""
 
-    __slots__ = ("_starts", "path", "text")
+    __slots__ = ("path", "text")
 
     def __init__(self, path: str, text: str) -> None:
         self.path = path
         self.text = text
-        self._starts: list[int] | None = None
 
     def position(self, offset: int) -> tuple[int, int]:
         """Line and column of a character offset, both counted from 1, columns in characters."""
-        if self._starts is None:
-            self._starts = [0]
-            self._starts.extend(i + 1 for i, char in enumerate(self.text) if char == "\n")
-        line = bisect_right(self._starts, max(0, min(offset, len(self.text))))
-        return line, max(0, min(offset, len(self.text))) - self._starts[line - 1] + 1
+        offset = max(0, min(offset, len(self.text)))
+        return self.text.count("\n", 0, offset) + 1, offset - self.text.rfind("\n", 0, offset)
 
     def line(self, number: int) -> str:
         """The text of line `number` (from 1), without its line end; empty past the end."""

@@ -44,6 +44,7 @@ class Column:
     reads: tuple[str, ...]
     kind: Literal["stored", "property", "json", "xml", "pair", "computed"] = "stored"
     key: tuple[str, ...] = ()
+    name: str = ""  # what a query calls it when it has to be computed once and used often
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -343,12 +344,19 @@ Exactness = Literal["exact", "broader", "narrower"]
 
 @dataclass(frozen=True, slots=True)
 class FieldMap:
-    """How one Sigma field stands in a table: any of `columns`, after `transform`, or a predicate per value."""
+    """How one Sigma field stands in a table.
+
+    Exactly one of: any of `columns` (after `transform`), a predicate per value, a constant text, or by row `cases`, of which
+    the first whose predicate holds decides.
+    """
 
     columns: tuple[Column, ...] = ()
     transform: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)  # arguments of the transform
-    values: Mapping[str, Expr[Column]] | None = None  # folded value -> predicate; any other value can never match
+    values: Mapping[str, Expr[Column]] | None = None  # value -> predicate; any other value is `default`
+    default: Expr[Column] | None = None  # None: any other value can never match
+    constant: str | None = None
+    cases: tuple[tuple[Expr[Column], FieldMap], ...] = ()
     known: tuple[str, ...] = ()  # the only values the column holds, where that is so
     exactness: Exactness = "exact"
     why: str = ""
@@ -382,16 +390,26 @@ class Table:
     serves: tuple[Serve, ...]
     builtin: str | None = None  # the built-in name of an ASIM parser function (_Im_...)
     time: str = "TimeGenerated"
+    target: str = ""
+    fields: Mapping[str, FieldMap] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    others: FieldMap | None = None
+    keywords: tuple[Column, ...] = ()
     source: Source | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One table and the rows wanted. `time` is the timestamp column that a time range or a correlation stands on."""
+    """One table and the rows wanted: those of the log source (`rows`) that the rule means (`where`).
+
+    `time` is the timestamp column that a time range or a correlation stands on; `columns` are all that the table has.
+    """
 
     table: str
+    rows: Expr[Column]
     where: Expr[Column]
     time: str = "TimeGenerated"
+    columns: Mapping[str, KqlType] = field(default_factory=dict)
 
 
 Verdict = Literal["exact", "broader", "narrower"]
@@ -410,3 +428,4 @@ class Compiled:
     columns: Mapping[str, str] = field(default_factory=dict)
     mapped: Mapping[str, str] = field(default_factory=dict)  # Sigma field -> what it became, in words
     diagnostics: tuple[Diagnostic, ...] = ()
+    passed_over: tuple[str, ...] = ()  # tables that were considered and not taken, and why

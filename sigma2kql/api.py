@@ -1,0 +1,295 @@
+"""The stages composed: files or text in, `Compiled` values out. The library's public face.
+
+Place in the flow: above every stage; only here do they meet. Invariant: every document read gives exactly one result, in
+input order, and no fault of one costs another.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+from sigma2kql import kql as emission
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, Span, diagnostic
+from sigma2kql.loader import decode, load
+from sigma2kql.mapping import Mapped, map_rule
+from sigma2kql.model import (
+    And,
+    Broken,
+    Compiled,
+    Correlation,
+    Document,
+    Expr,
+    Field,
+    Filter,
+    Metadata,
+    NativeQuery,
+    Origin,
+    Rule,
+)
+from sigma2kql.modifiers import placeholders, substitute
+from sigma2kql.simplify import simplify
+from sigma2kql.tables import Target, load_target, named_columns
+
+SUFFIXES = (".yml", ".yaml")
+STANDARD_INPUT = "-"
+# A file that may hold a filter or a correlation: then all documents are read before the first is compiled.
+_LINKED = re.compile(rb"^(?:filter|correlation)\s*:", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to compile. `tables`: the tables that the workspace has (empty: any); `builtin`: ASIM functions by built-in name.
+
+    `time`: name of the timestamp column in place of the table's own; `placeholders`: values of `%name%`; `prefilter`:
+    whether index prefilters are added; `strict`: a broader or narrower query is an error.
+    """
+
+    target: str = "sentinel"
+    mappings: tuple[Path, ...] = ()
+    tables: tuple[str, ...] = ()
+    placeholders: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    builtin: bool = False
+    time: str | None = None
+    strict: bool = False
+    prefilter: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One file as read: the path as the user named it, the folder it was found under and its bytes (or why there are none)."""
+
+    path: str
+    root: Path | None
+    data: bytes
+    problem: str = ""
+
+
+def find_files(paths: Sequence[str]) -> Iterator[tuple[str, Path | None]]:
+    """Every rule file of the paths, directories recursively and sorted; links to directories are not followed.
+
+    Gives (path, folder it was found under; None where it was named itself). Raises Sigma2KqlError for a missing path.
+    """
+    missing = [p for p in paths if p != STANDARD_INPUT and not Path(p).exists()]
+    if missing:
+        raise Sigma2KqlError(diagnostic("E802", f"no such file or directory: {path}") for path in missing)
+    for path in paths:
+        if path != STANDARD_INPUT and Path(path).is_dir():
+            for folder, folders, files in os.walk(path):
+                folders.sort()
+                for name in sorted(files):
+                    if name.endswith(SUFFIXES):
+                        yield os.path.join(folder, name), Path(path)  # noqa: PTH118 - keeps the path as it was named
+        else:
+            yield path, None
+
+
+def read_inputs(paths: Sequence[str], standard_input: bytes = b"") -> Iterator[Input]:
+    """The files with their bytes; one that cannot be read says so in `problem`."""
+    for path, root in find_files(paths):
+        if path == STANDARD_INPUT:
+            yield Input("<stdin>", None, standard_input)
+            continue
+        try:
+            yield Input(path, root, Path(path).read_bytes())
+        except OSError as error:
+            yield Input(path, root, b"", error.strerror or str(error))
+
+
+def load_input(one: Input) -> tuple[Document, ...]:
+    """The documents of one file; a file that cannot be read or decoded is one broken document."""
+    try:
+        if one.problem:
+            raise Sigma2KqlError(
+                [diagnostic("E803", f"cannot read the file: {one.problem}", Span(Source(one.path, ""), 0, 0))]
+            )
+        return load(decode(one.path, one.data))
+    except Sigma2KqlError as error:
+        source = error.diagnostics[0].span.source if error.diagnostics[0].span else Source(one.path, "")
+        return (Broken(Origin(source, 0, Span(source, 0, 0)), Metadata(), error.diagnostics),)
+
+
+def compile_inputs(inputs: Iterable[Input], options: Options) -> Iterator[tuple[Input, Compiled]]:
+    """Every document of the files, compiled, in order.
+
+    Filters and correlations reach across files, so where one occurs all files are loaded first; else one file is held at a time.
+    """
+    inputs = list(inputs)
+    compiler = Compiler(options)
+    if not any(_LINKED.search(one.data) for one in inputs):
+        for one in inputs:
+            for document in load_input(one):
+                yield one, compiler.compile(document)
+        return
+    loaded = [(one, document) for one in inputs for document in load_input(one)]
+    compiler = compiler.knowing([document for _, document in loaded])
+    for one, document in loaded:
+        yield one, compiler.compile(document)
+
+
+def convert(text_or_path: str | Path, target: str = "sentinel", **options: object) -> list[Compiled]:
+    """Compile Sigma rules: a path (file or folder), or the text of a rule file (anything with a line end in it).
+
+    `options` are those of `Options`. Gives one result a document. Raises Sigma2KqlError only for a wrong call (unknown
+    target, missing path, faulty mapping file); what is wrong with a rule stands in its result's `diagnostics`.
+    """
+    chosen = Options(target=target, **options)  # type: ignore[arg-type]
+    if isinstance(text_or_path, str) and "\n" in text_or_path:
+        inputs: Iterable[Input] = (Input("<text>", None, text_or_path.encode()),)
+    else:
+        inputs = read_inputs([str(text_or_path)])
+    return [compiled for _, compiled in compile_inputs(inputs, chosen)]
+
+
+@lru_cache(maxsize=32)
+def _target(name: str, mappings: tuple[Path, ...], tables: tuple[str, ...]) -> Target:
+    return load_target(name, mappings, tables)
+
+
+class Compiler:
+    """Compiles documents for one target; knows the filters and rules that others refer to."""
+
+    def __init__(self, options: Options, documents: Sequence[Document] = ()) -> None:
+        self.options = options
+        self.target = _target(options.target, options.mappings, options.tables)
+        self.documents = documents
+        self.filters = [d for d in documents if isinstance(d, Filter)]
+        self.fed = self._referred(documents)
+
+    def knowing(self, documents: Sequence[Document]) -> Compiler:
+        """The same compiler with the documents that filters and correlations may refer to."""
+        return Compiler(self.options, documents)
+
+    @staticmethod
+    def _referred(documents: Sequence[Document]) -> set[str]:
+        """Ids and names of the rules that only feed a correlation and give no query of their own."""
+        return {r.name for d in documents if isinstance(d, Correlation) and not d.generate for r in d.rules}
+
+    def compile(self, document: Document) -> Compiled:
+        """One document. Never raises for what the document says."""
+        try:
+            done = self._compile(document)
+        except Sigma2KqlError as error:
+            warnings = getattr(document, "warnings", ())
+            return Compiled(document, self.target.name, diagnostics=(*_placed(error.diagnostics, document), *warnings))
+        except RecursionError:
+            where = document.origin.span
+            return Compiled(document, self.target.name, diagnostics=(diagnostic("E106", "nested too deeply", where),))
+        return self._strict(done) if self.options.strict else done
+
+    def _compile(self, document: Document) -> Compiled:
+        match document:
+            case Broken():
+                return Compiled(document, self.target.name, diagnostics=document.diagnostics)
+            case Rule():
+                return self._rule(document)
+            case Filter():
+                return Compiled(
+                    document, self.target.name, diagnostics=(*document.warnings, *self._filter_notes(document))
+                )
+            case Correlation():
+                from sigma2kql.correlate import compile_correlation
+
+                return compile_correlation(document, self.documents, self.map, self.target.name, self.options.prefilter)
+            case NativeQuery():
+                from sigma2kql.artifacts import validate_native
+
+                problems = (*document.warnings, *validate_native(document))
+                failed = any(p.severity == "error" for p in problems)
+                return Compiled(
+                    document,
+                    self.target.name,
+                    None if failed else document.query,
+                    verdict=None if failed else "exact",
+                    diagnostics=problems,
+                )
+
+    # -- rules -------------------------------------------------------------------------------------------------------
+
+    def _rule(self, rule: Rule) -> Compiled:
+        mapped = self.map(rule)
+        if self.fed and {rule.meta.id, rule.meta.name} & self.fed:
+            return self._compiled(rule, mapped, None)
+        return self._compiled(rule, mapped, emission.emit(mapped.query, self.options.prefilter))
+
+    def _compiled(self, rule: Rule, mapped: Mapped, text: str | None) -> Compiled:
+        problems = [*mapped.diagnostics, *rule.warnings]
+        if text is not None and len(text) > emission.LIMIT:
+            message = f"the query has {len(text):,} characters; a scheduled rule of Sentinel takes {emission.LIMIT:,}"
+            problems.append(
+                diagnostic("W501", message, rule.origin.span, "deploy it as a saved function, or split the rule")
+            )
+        columns = named_columns(And((mapped.query.rows, mapped.query.where)))
+        return Compiled(
+            rule,
+            self.target.name,
+            text,
+            mapped.table.name,
+            mapped.query,
+            mapped.verdict,
+            {name: mapped.table.columns.get(name, kind) for name, kind in columns.items()},
+            mapped.fields,
+            tuple(problems),
+            mapped.passed_over,
+        )
+
+    def map(self, rule: Rule) -> Mapped:
+        """The rule with placeholders replaced and filters added, on its table. Raises Sigma2KqlError."""
+        where = self._filled(rule.where)
+        for one in self._filters(rule):
+            where = And((where, self._filled(one.where)))
+        mapped = map_rule(rule, simplify(where), self.target, self.options.builtin)
+        if self.options.time is not None or self.target.time is not None:
+            time = self.options.time or self.target.time or mapped.query.time
+            mapped = replace(mapped, query=replace(mapped.query, time=time))
+        return mapped
+
+    def _filled(self, where: Expr[Field]) -> Expr[Field]:
+        wanted = placeholders(where)
+        if not wanted:
+            return where
+        missing = [(name, span) for name, span in wanted if name not in self.options.placeholders]
+        if missing:
+            raise Sigma2KqlError(
+                diagnostic(
+                    "E405",
+                    f"placeholder `%{name}%` has no values",
+                    span,
+                    f"give them in sigma2kql.yml: placeholders: {{{name}: [...]}}",
+                )
+                for name, span in missing
+            )
+        return substitute(where, self.options.placeholders)
+
+    # -- filters -----------------------------------------------------------------------------------------------------
+
+    def _filters(self, rule: Rule) -> Iterator[Filter]:
+        for one in self.filters:
+            named = not one.rules or any(r.name in (rule.meta.id, rule.meta.name) for r in one.rules)
+            if named and one.logsource.covers(rule.logsource):
+                yield one
+
+    def _filter_notes(self, one: Filter) -> Iterator[Diagnostic]:
+        """A filter that names a rule which is not there does nothing for it: say so."""
+        known = {name for d in self.documents for name in (d.meta.id, d.meta.name) if name}
+        for reference in one.rules:
+            if reference.name not in known:
+                yield diagnostic(
+                    "W403", f"the filter names `{reference.name}`, which is not among the rules given", reference.span
+                )
+
+    def _strict(self, done: Compiled) -> Compiled:
+        lossy = {"W401", "W402"}
+        if not any(d.code in lossy for d in done.diagnostics):
+            return done
+        raised = tuple(replace(d, severity="error") if d.code in lossy else d for d in done.diagnostics)
+        return Compiled(done.document, done.target, diagnostics=raised)
+
+
+def _placed(problems: Iterable[Diagnostic], document: Document) -> tuple[Diagnostic, ...]:
+    """Every diagnostic has a place; without one of its own it is the whole document."""
+    return tuple(d if d.span is not None else replace(d, span=document.origin.span) for d in problems)

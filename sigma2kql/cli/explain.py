@@ -1,0 +1,79 @@
+"""`sigma2kql explain`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sigma2kql.api import Options, compile_inputs, read_inputs
+from sigma2kql.catalogue import CATALOGUE
+from sigma2kql.cli.common import load_config, make_options
+from sigma2kql.errors import did_you_mean
+from sigma2kql.model import And, Compiled, Expr, Match, Not, Or, Rule
+from sigma2kql.report import as_text, printable
+
+
+@click.command("explain")
+@click.argument("what", metavar="CODE|PATH")
+@click.option("-t", "--target", help="What the queries are for.")
+@click.option(
+    "--mappings",
+    multiple=True,
+    type=click.Path(file_okay=False, exists=True),
+    help="Folder of more mapping files (repeatable).",
+)
+@click.option("--config", type=click.Path(dir_okay=False, exists=True), help="Configuration file.")
+def command(what: str, **given: Any) -> int:
+    """Explain a diagnostic code, or how a rule was converted: its tree, its table and why, each field, the query."""
+    if re.fullmatch(r"[EWIewi][0-9]{3}", what) and not Path(what).exists():
+        return _code(what.upper())
+    options = make_options(load_config(given["config"]), given)
+    failed = False
+    for number, (_, done) in enumerate(compile_inputs(read_inputs([what]), options)):
+        click.echo(("\n" if number else "") + _rule(done, options))
+        failed = failed or any(d.severity == "error" for d in done.diagnostics)
+    return 1 if failed else 0
+
+
+def _code(code: str) -> int:
+    entry = CATALOGUE.get(code)
+    if entry is None:
+        raise click.UsageError(f"unknown code `{code}` {did_you_mean(code, CATALOGUE)}".strip())
+    click.echo(f"{code} ({entry.severity}): {entry.title}\n\nWhy: {entry.why}\nHow to fix: {entry.fix}")
+    return 0
+
+
+def _rule(done: Compiled, options: Options) -> str:
+    lines = [f"{printable(done.document.meta.title)} ({printable(done.document.origin.source.path)})"]
+    if isinstance(done.document, Rule):
+        lines += [
+            "",
+            f"log source: {done.document.logsource}",
+            "",
+            "what the rule means:",
+            *_tree(done.document.where, "  "),
+        ]
+    if done.table is not None:
+        lines += ["", f"table: {done.table} (target {options.target}, {done.verdict})"]
+    lines += [f"  passed over {printable(text)}" for text in done.passed_over]
+    if done.mapped:
+        lines += ["", "fields:", *(f"  {printable(name)} -> {printable(words)}" for name, words in done.mapped.items())]
+    if done.kql is not None:
+        lines += ["", "query:", *(f"  {line}" for line in done.kql.splitlines())]
+    if done.diagnostics:
+        lines += ["", "diagnostics:", *(f"  {line}" for d in done.diagnostics for line in as_text(d).splitlines())]
+    return "\n".join(lines)
+
+
+def _tree(expr: Expr[Any], indent: str) -> list[str]:
+    match expr:
+        case And(items) | Or(items):
+            word = "all of" if isinstance(expr, And) else "any of"
+            return [f"{indent}{word}", *(line for item in items for line in _tree(item, indent + "  "))]
+        case Not(item):
+            return [f"{indent}not", *_tree(item, indent + "  ")]
+        case Match(subject, test):
+            return [printable(f"{indent}{subject.name or 'the event'}: {test}")]

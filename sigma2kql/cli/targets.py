@@ -1,0 +1,175 @@
+"""`sigma2kql targets`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sigma2kql.cli.common import load_config
+from sigma2kql.errors import Sigma2KqlError, Source, did_you_mean
+from sigma2kql.mapping import describe
+from sigma2kql.model import FieldMap, LogSource, Table
+from sigma2kql.report import as_text
+from sigma2kql.tables import Target, load_target, read_table, target_names
+
+
+@click.command("targets")
+@click.argument("names", nargs=-1, metavar="[NAME [TABLE] | check DIR]")
+@click.option(
+    "--mappings",
+    multiple=True,
+    type=click.Path(file_okay=False, exists=True),
+    help="Folder of more mapping files (repeatable).",
+)
+@click.option("-f", "--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True)
+@click.option("--config", type=click.Path(dir_okay=False, exists=True), help="Configuration file.")
+def command(names: tuple[str, ...], mappings: tuple[str, ...], form: str, config: str | None) -> int:
+    """Show the targets; the tables and log sources of one; or the columns and Sigma fields of a table.
+
+    `targets check DIR` validates the mapping files of a folder.
+    """
+    if names[:1] == ("check",):
+        if len(names) != 2:
+            raise click.UsageError("`targets check` takes one folder")
+        return _check(Path(names[1]))
+    folders = (*load_config(config).mappings, *map(Path, mappings))
+    if not names:
+        return _all(folders, form)
+    target = load_target(names[0], folders)
+    if len(names) == 1:
+        return _target(target, form)
+    if len(names) > 2:
+        raise click.UsageError("`targets` takes a target and a table")
+    tables = {entry.name: entry for entry in target.entries}
+    if names[1] not in tables:
+        raise click.UsageError(
+            f"target `{target.name}` has no table `{names[1]}` {did_you_mean(names[1], tables)}".strip()
+        )
+    return _table(tables[names[1]].load(), form)
+
+
+def _all(folders: tuple[Path, ...], form: str) -> int:
+    targets = [load_target(name, folders) for name in target_names()]
+    if form == "json":
+        click.echo(
+            json.dumps(
+                [{"target": t.name, "title": t.title, "tables": [e.name for e in t.entries]} for t in targets], indent=2
+            )
+        )
+    else:
+        for target in targets:
+            click.echo(f"{target.name:<10} {len(target.entries):>3} tables  {target.title}")
+    return 0
+
+
+def _words(source: LogSource) -> str:
+    return ", ".join(
+        f"{key}: {value}"
+        for key, value in (("product", source.product), ("category", source.category), ("service", source.service))
+        if value
+    )
+
+
+def _target(target: Target, form: str) -> int:
+    if form == "json":
+        rows = [
+            {
+                "table": e.name,
+                "serves": [{"category": s.category, "product": s.product, "service": s.service} for s in e.logsources],
+            }
+            for e in target.entries
+        ]
+        click.echo(json.dumps({"target": target.name, "title": target.title, "tables": rows}, indent=2))
+        return 0
+    for entry in target.entries:
+        click.echo(entry.name)
+        for source in entry.logsources:
+            click.echo(f"    {_words(source) or 'any log source'}")
+    return 0
+
+
+def _table(table: Table, form: str) -> int:
+    if form == "json":
+        click.echo(json.dumps(_record(table), indent=2, ensure_ascii=False))
+        return 0
+    click.echo(f"{table.name}{f' ({table.builtin})' if table.builtin else ''}, timestamp {table.time}")
+    click.echo("columns")
+    for name, kind in table.columns.items():
+        click.echo(f"    {name}: {kind}")
+    _fields("fields", table.fields, table.absent, "    ")
+    for serve in table.serves:
+        ids = f", EventID {', '.join(map(str, sorted(serve.event_ids)))}" if serve.event_ids else ""
+        click.echo(f"serves {_words(serve.logsource) or 'any log source'}{ids}")
+        _fields("  fields of its own", serve.fields, serve.absent, "      ")
+    return 0
+
+
+def _fields(head: str, fields: Any, absent: Any, indent: str) -> None:
+    if fields or absent:
+        click.echo(head)
+    for name, one in fields.items():
+        loss = f" [{one.exactness}: {one.why}]" if one.exactness != "exact" else ""
+        click.echo(f"{indent}{name} -> {describe(one)}{loss}")
+    for name, why in absent.items():
+        click.echo(f"{indent}{name}: no column ({why})")
+
+
+def _record(table: Table) -> dict[str, Any]:
+    def fields(maps: Any) -> dict[str, Any]:
+        return {name: _field(one) for name, one in maps.items()}
+
+    return {
+        "table": table.name,
+        "builtin": table.builtin,
+        "target": table.target,
+        "time": table.time,
+        "columns": dict(table.columns),
+        "fields": fields(table.fields),
+        "absent": dict(table.absent),
+        "others": describe(table.others) if table.others else None,
+        "serves": [
+            {
+                "logsource": {
+                    "category": s.logsource.category,
+                    "product": s.logsource.product,
+                    "service": s.logsource.service,
+                },
+                "event_ids": sorted(s.event_ids),
+                "fields": fields(s.fields),
+                "absent": dict(s.absent),
+                "exactness": s.exactness,
+                "why": s.why or None,
+            }
+            for s in table.serves
+        ],
+    }
+
+
+def _field(one: FieldMap) -> dict[str, Any]:
+    return {"is": describe(one), "exactness": one.exactness, "why": one.why or None}
+
+
+def _check(folder: Path) -> int:
+    if not folder.is_dir():
+        raise click.UsageError(f"no such folder: {folder}")
+    files = sorted((*folder.rglob("*.yml"), *folder.rglob("*.yaml")))
+    bad = 0
+    for path in files:
+        if path.name == "target.yml":
+            continue
+        try:
+            read_table(Source(str(path), path.read_text(encoding="utf-8")), path.parent.name)
+        except Sigma2KqlError as error:
+            bad += 1
+            for diagnostic in error.diagnostics:
+                click.echo(as_text(diagnostic), err=True)
+        except (OSError, UnicodeDecodeError) as error:
+            bad += 1
+            click.echo(f"{path}: {error}", err=True)
+    click.echo(
+        f"{len(files):,} mapping file{'s' * (len(files) != 1)}: {len(files) - bad:,} good, {bad:,} faulty", err=True
+    )
+    return 1 if bad else 0

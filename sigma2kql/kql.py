@@ -1,0 +1,336 @@
+"""emit: a query's tree becomes KQL text that an analyst could have written.
+
+Place in the flow: between simplify and render. Invariants: the text holds for exactly the rows for which the tree holds
+(two-valued: no predicate that can be null stands under an odd number of `not`); the same query gives the same bytes; every
+value is placed by `literals`, every operator comes from `operators`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from sigma2kql.errors import Span
+from sigma2kql.literals import is_word
+from sigma2kql.model import And, Column, Expr, Match, Not, Or, Query, SameAs
+from sigma2kql.operators import Atom, Listed, choice, cost, folds, single
+from sigma2kql.prefilter import prefilter
+from sigma2kql.simplify import leaves, replace
+
+WIDTH = 120
+# Microsoft's parser stops at about 490 chained operands (KS245); engines that recurse stop sooner.
+CHAIN = 200
+LIMIT = 10_000  # characters of a Sentinel scheduled rule's query (Microsoft Learn: "Sentinel service limits")
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Pieces joined by `and` or `or`."""
+
+    word: str
+    items: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wrap:
+    """A piece inside a call: `not(...)`, `coalesce(..., false)`."""
+
+    head: str
+    item: Piece
+    tail: str
+
+
+Piece = Atom | Listed | Chain | Wrap
+
+
+def emit(query: Query, prefiltered: bool = True) -> str:
+    """The query as KQL: table, rows of the log source, an index prefilter, the rule; one `| where` per conjunct.
+
+    `prefiltered` adds, where one can be proved, a term test that the rule implies and that Kusto's term index answers.
+    """
+    query, extends = _extended(query)
+    computed = {column.text for column, _ in extends}
+    lines = [query.table]
+    for conjunct in _conjuncts(query.rows):
+        lines += _where(conjunct)
+    gate = prefilter(query.where) if prefiltered else None
+    early: list[str] = []
+    late: list[str] = []
+    for conjunct in sorted(_conjuncts(query.where), key=cost):
+        needs = any(leaf.subject.text in computed or _other(leaf) in computed for leaf in leaves(conjunct))
+        (late if needs else early).extend(_where(conjunct))
+    if gate is not None:
+        lines += _layout("| where ", gate if len(gate) == 1 else [Chain("or", tuple(gate))], "    ")
+    lines += early
+    if extends:
+        lines += _list_lines("| extend ", [f"{column.text} = {text}" for column, text in extends], "", "         ")
+    return "\n".join(lines + late)
+
+
+def _other(leaf: Match[Column]) -> str:
+    return leaf.test.other.text if isinstance(leaf.test, SameAs) else ""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Computed columns that are used more than once are named once
+
+
+def _extended(query: Query) -> tuple[Query, list[tuple[Column, str]]]:
+    """The query with such columns under a name of their own, and what to `extend`: (named column, its text)."""
+    uses: dict[Column, int] = {}
+    for conjunct in _conjuncts(query.where):
+        for column in _written(conjunct):
+            if column.kind != "stored":
+                uses[column] = uses.get(column, 0) + 1
+    names: dict[str, Column] = {}
+    taken = {name.lower() for name in query.columns}
+    for column, count in uses.items():
+        if count > 1:
+            name = _free_name(column, taken)
+            taken.add(name.lower())
+            names[column.text] = Column(name, column.type, column.reads, column.kind, column.key, name)
+    if not names:
+        return query, []
+
+    def rename(leaf: Match[Column]) -> Expr[Column]:
+        test = leaf.test
+        if isinstance(test, SameAs) and test.other.text in names:
+            test = SameAs(names[test.other.text], test.shape, test.cased)
+        return Match(names.get(leaf.subject.text, leaf.subject), test, leaf.span)
+
+    renamed = Query(query.table, query.rows, replace(query.where, rename), query.time, query.columns)
+    return renamed, [(column, text) for text, column in names.items()]
+
+
+def _written(expr: Expr[Column]) -> Iterable[Column]:
+    """The columns of a tree as often as they will be written (tests that fold into one list count once)."""
+    match expr:
+        case Match(subject, test):
+            yield subject
+            if isinstance(test, SameAs):
+                yield test.other
+        case Not(item):
+            yield from _written(item)
+        case And(items):
+            for item in items:
+                yield from _written(item)
+        case Or(items):
+            for _, group in _grouped(items):
+                if isinstance(group[0], Match):
+                    yield group[0].subject
+                else:
+                    for item in group:
+                        yield from _written(item)
+        case _:
+            assert_never(expr)
+
+
+def _free_name(column: Column, taken: set[str]) -> str:
+    base = "".join(char if char.isalnum() and char.isascii() else "_" for char in column.name or column.key[-1])
+    base = base if is_word(base) else f"_{base}"
+    name, number = base, 1
+    while name.lower() in taken:
+        number += 1
+        name = f"{base}_" if number == 2 else f"{base}_{number}"
+    return name
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Trees to pieces
+
+
+def _conjuncts(expr: Expr[Column]) -> list[Expr[Column]]:
+    """The top-level conjuncts; `not (a or b)` over groups is a conjunct for each, its single tests stay together."""
+    found: list[Expr[Column]] = []
+    for item in expr.items if isinstance(expr, And) else (expr,):
+        if (
+            isinstance(item, Not)
+            and isinstance(item.item, Or)
+            and not all(isinstance(i, Match) for i in item.item.items)
+        ):
+            single_tests = tuple(i for i in item.item.items if isinstance(i, Match))
+            for part in item.item.items:
+                if not isinstance(part, Match):
+                    found.extend(_conjuncts(part.item) if isinstance(part, Not) else [Not(part)])
+            if single_tests:
+                found.append(Not(Or(single_tests) if len(single_tests) > 1 else single_tests[0]))
+        else:
+            found.append(item)
+    return found
+
+
+def _where(conjunct: Expr[Column]) -> list[str]:
+    return _layout("| where ", [_piece(conjunct, False)], "    ")
+
+
+def _piece(expr: Expr[Column], negated: bool) -> Piece:
+    """A tree as pieces; `negated` says that it stands under an odd number of `not`."""
+    match expr:
+        case Match():
+            return _guarded(single(expr), negated)
+        case Not(Match() as leaf):
+            opposite = single(leaf, opposite=True)
+            return opposite if opposite is not None else _negation(_guarded(single(leaf), not negated))
+        case Not(Or(items)) if (folded := _one_list(items, opposite=True)) is not None:
+            return folded
+        case Not(item):
+            return _negation(_piece(item, not negated))
+        case And(()):
+            return Atom("true")
+        case Or(()):
+            return Atom("false")
+        case And(items):
+            return Chain("and", tuple(_piece(item, negated) for item in items))
+        case Or(items):
+            pieces: list[Piece] = []
+            for kind, group in _grouped(items):
+                if kind is None:
+                    pieces += [_piece(item, negated) for item in group]
+                else:
+                    pieces.append(_guarded(choice(kind, [m for m in group if isinstance(m, Match)]), negated))
+            return pieces[0] if len(pieces) == 1 else Chain("or", tuple(pieces))
+        case _:
+            assert_never(expr)
+
+
+def _one_list(items: Sequence[Expr[Column]], opposite: bool) -> Piece | None:
+    """`not (F =~ a or F =~ b)` as `F !in~ (a, b)`, where all items fold into one list that has such a form."""
+    groups = _grouped(items)
+    if len(groups) != 1 or groups[0][0] is None:
+        return None
+    return choice(groups[0][0], [m for m in groups[0][1] if isinstance(m, Match)], opposite)
+
+
+def _negation(piece: Piece) -> Piece:
+    return Wrap("not(", piece, ")")
+
+
+def _guarded(piece: Atom | Listed | None, negated: bool) -> Piece:
+    """A predicate that can be null becomes false instead, where a `not` would otherwise drop the row."""
+    assert piece is not None
+    return Wrap("coalesce(", piece, ", false)") if negated and piece.nullable else piece
+
+
+def _grouped(items: Sequence[Expr[Column]]) -> list[tuple[str | None, list[Expr[Column]]]]:
+    """Operands of an `or` in order, tests of one column beside each other and those that fold into one list together."""
+    groups: dict[tuple[str, str], list[Expr[Column]]] = {}
+    order: dict[str, list[tuple[str | None, list[Expr[Column]]]]] = {}
+    rest: list[tuple[str | None, list[Expr[Column]]]] = []
+    for item in items:
+        if not isinstance(item, Match):
+            rest.append((None, [item]))
+            continue
+        kind = folds(item)
+        column = item.subject.text
+        if kind is None:
+            order.setdefault(column, []).append((None, [item]))
+        elif (column, kind) in groups:
+            groups[column, kind].append(item)
+        else:
+            groups[column, kind] = [item]
+            order.setdefault(column, []).append((kind, groups[column, kind]))
+    return [group for column in order.values() for group in column] + rest
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Pieces to lines
+
+
+def _flat(piece: Piece, inside: str = "") -> str:
+    """On one line; `inside` is the word of the chain around it, for parentheses."""
+    match piece:
+        case Atom(text, _, word):
+            return f"({text})" if word and inside and word != inside else text
+        case Listed(head, values, tail):
+            return f"{head}{', '.join(values)}{tail}"
+        case Wrap(head, item, tail):
+            return f"{head}{_flat(item)}{tail}"
+        case Chain(word, items):
+            text = f" {word} ".join(_flat(item, word) for item in _balanced(word, items))
+            return f"({text})" if inside and inside != word else text
+        case _:
+            assert_never(piece)
+
+
+def _balanced(word: str, items: tuple[Piece, ...]) -> tuple[Piece, ...]:
+    """Very long chains as chains of parenthesised chains, so that no parser runs out of depth."""
+    if len(items) <= CHAIN:
+        return items
+    return tuple(Wrap("(", Chain(word, items[i : i + CHAIN]), ")") for i in range(0, len(items), CHAIN))
+
+
+def _layout(head: str, pieces: Sequence[Piece], indent: str) -> list[str]:
+    """`head` followed by the piece, on one line where it fits, else broken at its outermost joints."""
+    (piece,) = pieces
+    flat = _flat(piece)
+    return [head + flat] if len(head) + len(flat) <= WIDTH else _tall(head, piece, "", indent)
+
+
+def _tall(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
+    """The piece over several lines: `head` before its first, `tail` after its last, the others behind `indent`."""
+    deeper = indent + "    "
+    match piece:
+        case Atom():
+            return [head + _flat(piece) + tail]
+        case Listed(start, values, end):
+            return _list_lines(head + start, list(values), end + tail, deeper)
+        case Wrap(start, item, end):
+            return _inner(head + start, item, end + tail, indent)
+        case Chain(word, items):
+            lines: list[str] = []
+            balanced = _balanced(word, items)
+            for number, item in enumerate(balanced):
+                before = head if number == 0 else f"{indent}{word} "
+                after = tail if number == len(balanced) - 1 else ""
+                if isinstance(item, Chain) or (isinstance(item, Atom) and item.word and item.word != word):
+                    lines += _inner(before + "(", item, ")" + after, indent)
+                else:
+                    lines += _inner(before, item, after, indent)
+            return lines
+        case _:
+            assert_never(piece)
+
+
+def _inner(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
+    flat = _flat(piece)
+    if len(head) + len(flat) + len(tail) <= WIDTH:
+        return [head + flat + tail]
+    return _tall(head, piece, tail, indent + "    " if isinstance(piece, Chain) else indent)
+
+
+def _list_lines(head: str, values: list[str], tail: str, indent: str) -> list[str]:
+    """A list of values filled into lines."""
+    lines = [head]
+    for number, value in enumerate(values):
+        text = value + ("," if number < len(values) - 1 else tail)
+        if len(lines[-1]) + len(text) + 1 > WIDTH and (number > 0 or len(lines) > 1):
+            lines.append(indent + text)
+        else:
+            lines[-1] += ("" if number == 0 else " ") + text
+    return lines
+
+
+def locate(kql: str, query: Query, prefiltered: bool = True) -> list[tuple[int, int, Span]]:
+    """Source map: which characters of the emitted text stand for which value of the rule: (start, end, span).
+
+    Literals are found in order of the tree; what two values share is given to the first of them.
+    """
+    found: list[tuple[int, int, Span]] = []
+    text, _ = _extended(query)
+    for leaf in leaves(text.where):
+        if leaf.span is None:
+            continue
+        for piece in (single(leaf), single(leaf, opposite=True)):
+            if piece is None:
+                continue
+            written = _flat(piece)
+            start = kql.find(written)
+            if start < 0:
+                values = piece.values if isinstance(piece, Listed) else ()
+                written = next((v for v in values if v in kql), leaf.subject.text)
+                start = kql.find(written)
+            if start >= 0:
+                found.append((start, start + len(written), leaf.span))
+                break
+    return sorted(found, key=lambda item: (item[0], item[1]))

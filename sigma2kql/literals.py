@@ -1,0 +1,65 @@
+"""Texts and names as KQL: the one place where a value of a rule becomes part of a query.
+
+Place in the flow: below mapping and emission. Invariant: what is given back reads as exactly one literal or one name,
+whatever the text holds; nothing can break out of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+def is_word(name: str) -> bool:
+    """Whether the name can stand bare (a keyword still cannot)."""
+    return _IDENTIFIER.match(name) is not None
+
+
+def quoted(text: str) -> str:
+    r"""A KQL string literal that holds exactly this text and cannot be left from inside.
+
+    Verbatim `@"..."` where a backslash stands in it, control and format characters as escapes (kql-semantics: a raw line
+    end is a syntax error; other engines do not read `\u`, so printable text stays as it is).
+    """
+    if text.isprintable() or not any(_needs_escape(char) for char in text):
+        if "\\" in text:
+            return '@"' + text.replace('"', '""') + '"'
+        return '"' + text.replace('"', '\\"') + '"'
+    return '"' + "".join(_escaped(char) for char in text) + '"'
+
+
+def _needs_escape(char: str) -> bool:
+    return (
+        ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 or 0x2028 <= ord(char) <= 0x202E or 0x2066 <= ord(char) <= 0x2069
+    )
+
+
+def _escaped(char: str) -> str:
+    named = {"\n": "\\n", "\r": "\\r", "\t": "\\t", '"': '\\"', "\\": "\\\\"}
+    if char in named:
+        return named[char]
+    return f"\\u{ord(char):04x}" if _needs_escape(char) else char
+
+
+# Words that Microsoft's parser does not take as a bare name inside a predicate.
+_KEYWORDS = frozenset(
+    """and or not where in has contains startswith endswith matches between by on of to from with let set print project extend
+    summarize count order sort asc desc nulls take limit top join union distinct search find parse evaluate invoke render
+    serialize range datatable externaldata materialize toscalar kind hint isfuzzy true false null dynamic datetime timespan
+    bool int long real decimal string guid typeof as pack table cluster database pattern declare restrict alias access
+    database view sample reduce fork facet mv make consume getschema lookup partition scan step output""".split()
+)
+
+
+def identifier(name: str) -> str:
+    """A column name as KQL: bare where it is a plain word and no keyword, else in brackets."""
+    return name if _IDENTIFIER.match(name) and name.lower() not in _KEYWORDS else f"[{quoted(name)}]"
+
+
+def steps(keys: Sequence[str]) -> str:
+    """A path into a dynamic value: `.a.b`, with brackets and a quoted text where a step is no plain word; `[0]` for an index."""
+    return "".join(
+        f".{key}" if _IDENTIFIER.match(key) and key.lower() not in _KEYWORDS else f"[{quoted(key)}]" for key in keys
+    )

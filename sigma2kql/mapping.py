@@ -1,0 +1,462 @@
+"""map: a rule over Sigma fields becomes a query over the typed columns of one table.
+
+Place in the flow: between load and simplify. Invariant: the query selects exactly the rows that the rule means, except for
+what the outcome's losses say; what no table can carry is an error that names field, table and reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean
+from sigma2kql.model import (
+    ANY,
+    And,
+    Bool,
+    Column,
+    Expr,
+    Field,
+    FieldMap,
+    Match,
+    Not,
+    Null,
+    Number,
+    Or,
+    Query,
+    Rule,
+    SameAs,
+    Serve,
+    Table,
+    Test,
+    Text,
+    Verdict,
+)
+from sigma2kql.simplify import leaves, simplify
+from sigma2kql.tables import Target, fill
+from sigma2kql.transforms import (
+    ALWAYS,
+    NEVER,
+    PRESENT,
+    TRANSFORMS,
+    Loss,
+    Notes,
+    Request,
+    as_text,
+    canonical,
+    join_parts,
+    literal,
+    text_holds,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """A rule on one table: the query, how true it is, what each field became and what is worth a warning."""
+
+    query: Query
+    table: Table
+    verdict: Verdict
+    fields: Mapping[str, str]
+    diagnostics: tuple[Diagnostic, ...]
+    passed_over: tuple[str, ...] = ()
+
+
+def map_rule(rule: Rule, where: Expr[Field], target: Target, builtin: bool = False) -> Mapped:
+    """The rule on the best table of the target: the first that carries all of it exactly, else the first that carries it.
+
+    `where` is the rule's tree after placeholders and filters. `builtin` names ASIM parser functions by their built-in name.
+    Raises Sigma2KqlError: no table serves the log source, or none carries every field; each table considered is named.
+    """
+    uses = _Uses(where)
+    lossy: Mapped | None = None
+    refused: list[tuple[Table, Sigma2KqlError]] = []
+    passed: list[str] = []
+    for table, serve in target.candidates(rule.logsource):
+        if serve.event_ids and not (uses.event_ids and uses.event_ids <= serve.event_ids):
+            continue
+        try:
+            mapped = _Mapper(table, serve, uses, builtin).run(where)
+        except Sigma2KqlError as error:
+            refused.append((table, error))
+            passed.append(f"{table.name}: {error.diagnostics[0].message}")
+            continue
+        if mapped.verdict == "exact":
+            return _with(mapped, passed)
+        passed.append(f"{table.name}: {mapped.verdict}")
+        lossy = lossy or mapped
+    if lossy is not None:
+        return _with(lossy, [p for p in passed if not p.startswith(f"{lossy.table.name}: {lossy.verdict}")])
+    raise _refusal(rule, target, refused, uses)
+
+
+def _with(mapped: Mapped, passed: list[str]) -> Mapped:
+    return Mapped(
+        mapped.query, mapped.table, mapped.verdict, mapped.fields, mapped.diagnostics, tuple(dict.fromkeys(passed))
+    )
+
+
+def _refusal(rule: Rule, target: Target, refused: list[tuple[Table, Sigma2KqlError]], uses: _Uses) -> Sigma2KqlError:
+    """Why no table carries the rule."""
+    if refused:
+        first, error = refused[0]
+        others = "; ".join(
+            dict.fromkeys(
+                f"{table.name}: {e.diagnostics[0].message}" for table, e in refused[1:] if table.name != first.name
+            )
+        )
+        if not others:
+            return error
+        head = error.diagnostics[0]
+        hint = f"{head.hint}; " if head.hint else ""
+        return Sigma2KqlError(
+            (
+                Diagnostic(head.code, head.message, head.span, f"{hint}also considered: {others}", head.severity),
+                *error.diagnostics[1:],
+            )
+        )
+    source = rule.logsource
+    served = [
+        entry
+        for entry in target.entries
+        if any(s.product == source.product or s.category == source.category for s in entry.logsources)
+    ]
+    hint = (
+        f"tables for similar log sources: {', '.join(e.name for e in served[:6])}"
+        if served and (source.product or source.category)
+        else ""
+    )
+    serves = any(True for _ in target.candidates(source))
+    message = f"no table of target `{target.name}` carries log source {source}"
+    if serves:
+        ids = ", ".join(map(str, sorted(uses.event_ids))) or "no EventID"
+        message = f"no table of target `{target.name}` carries log source {source} with {ids}"
+    return Sigma2KqlError(
+        [
+            diagnostic(
+                "E401", message, source.span, hint or "a mapping file of your own can add one: see mappings/README.md"
+            )
+        ]
+    )
+
+
+class _Uses:
+    """What a tree asks for: its fields with their first place, and the EventIDs it selects."""
+
+    def __init__(self, where: Expr[Field]) -> None:
+        self.fields: dict[str | None, Span | None] = {}
+        self.event_ids: set[int] = set()
+        for leaf in leaves(where):
+            subjects = [leaf.subject] + ([leaf.test.other] if isinstance(leaf.test, SameAs) else [])
+            for subject in subjects:
+                self.fields.setdefault(subject.name, subject.span or leaf.span)
+            if leaf.subject.name == "EventID":
+                text = literal(leaf.test)
+                if text is not None and text.isdigit():
+                    self.event_ids.add(int(text))
+
+
+class _Mapper:
+    """Maps one rule onto one serve of one table."""
+
+    def __init__(self, table: Table, serve: Serve, uses: _Uses, builtin: bool) -> None:
+        self.table = table
+        self.serve = serve
+        self.uses = uses
+        self.name = table.builtin if builtin and table.builtin else table.name
+        self.notes = Notes()
+        self.maps: dict[str, FieldMap] = {}
+
+    def run(self, where: Expr[Field]) -> Mapped:
+        self._resolve()
+        if self.serve.exactness != "exact":
+            self.notes.losses.append(Loss(self.serve.exactness, self.serve.why, None))
+        tree = simplify(And((self.serve.where, self._tree(where, False))))
+        never = [diagnostic(code, message, span, hint) for code, message, span, hint in self.notes.never]
+        if tree == NEVER:
+            raise Sigma2KqlError(never or [diagnostic("E410", "the rule can never match in this table", None)])
+        if clash := _contradiction(tree):
+            raise Sigma2KqlError([clash])
+        warnings = [diagnostic("W410", f"{d.message}: this value selects nothing", d.span, d.hint) for d in never]
+        losses = list(
+            dict.fromkeys((loss.exactness, loss.why) for loss in self.notes.losses if loss.exactness != "exact")
+        )
+        spans = {(loss.exactness, loss.why): loss.span for loss in reversed(self.notes.losses)}
+        warnings += [
+            diagnostic(
+                "W401" if exactness == "broader" else "W402",
+                f"{self.name}: the query is {exactness} than the rule: {why}",
+                spans[exactness, why],
+            )
+            for exactness, why in losses
+        ]
+        kinds = {exactness for exactness, _ in losses}
+        verdict: Verdict = "exact" if not kinds else "narrower" if "narrower" in kinds else "broader"
+        fields = {name: describe(field) for name, field in self.maps.items()}
+        rows = simplify(self.serve.where)
+        stated = rows.items if isinstance(rows, And) else (rows,)
+        asked = tuple(e for e in (tree.items if isinstance(tree, And) else (tree,)) if e not in stated)
+        query = Query(self.name, rows, simplify(And(asked)), self.table.time, self.table.columns)
+        return Mapped(query, self.table, verdict, fields, tuple(warnings))
+
+    # -- fields ------------------------------------------------------------------------------------------------------
+
+    def _resolve(self) -> None:
+        """Find every field of the rule in the table, or say of all that are missing why."""
+        problems = []
+        for name, span in self.uses.fields.items():
+            if name is None:
+                if not self._keyword_columns():
+                    problems.append(
+                        diagnostic("E403", f"{self.name} has no text that keywords could be searched in", span)
+                    )
+                continue
+            found = self._field(name)
+            if isinstance(found, FieldMap):
+                self.maps[name] = found
+            else:
+                known = {*self.serve.fields, *self.table.fields}
+                reason = f": {found}" if found else ""
+                problems.append(
+                    diagnostic(
+                        "E402",
+                        f"`{name}` has no column in {self.name}{reason}",
+                        span,
+                        "" if found else did_you_mean(name, known),
+                    )
+                )
+        if problems:
+            raise Sigma2KqlError(problems)
+
+    def _field(self, name: str) -> FieldMap | str:
+        """How the field stands here, or the reason why it does not (empty where it is simply unknown)."""
+        serve, table = self.serve, self.table
+        if name in serve.fields:
+            return serve.fields[name]
+        if name in serve.absent:
+            return serve.absent[name]
+        if name in table.fields:
+            return table.fields[name]
+        if name in table.absent:
+            return table.absent[name]
+        others = serve.others or table.others
+        return fill(others, name) if others else ""
+
+    def _keyword_columns(self) -> tuple[Column, ...]:
+        return self.serve.keywords or self.table.keywords
+
+    # -- trees -------------------------------------------------------------------------------------------------------
+
+    def _tree(self, expr: Expr[Field], negated: bool) -> Expr[Column]:
+        match expr:
+            case And(items):
+                return And(tuple(self._tree(item, negated) for item in items))
+            case Or(items):
+                return Or(tuple(self._tree(item, negated) for item in items))
+            case Not(item):
+                return Not(self._tree(item, not negated))
+            case Match():
+                return self._leaf(expr, negated)
+
+    def _leaf(self, leaf: Match[Field], negated: bool) -> Expr[Column]:
+        name = leaf.subject.name
+        if name is None:
+            return self._keyword(leaf)
+        field = self.maps[name]
+        if field.exactness != "exact":
+            self.notes.lose(field.exactness, f"`{name}`: {field.why}", leaf.span, negated)
+        return self._on(leaf, field, negated)
+
+    def _on(self, leaf: Match[Field], field: FieldMap, negated: bool) -> Expr[Column]:
+        """One test on a field as the table has it."""
+        if field.cases:
+            return self._by_case(leaf, field, negated)
+        if field.values is not None:
+            return self._by_value(leaf, field)
+        if field.constant is not None:
+            if text_holds(leaf.test, field.constant):
+                return ALWAYS
+            if isinstance(leaf.test, Null):
+                return NEVER
+            return self.notes.impossible(
+                f"`{leaf.subject.name}` is always `{field.constant}` in {self.name}", leaf.span
+            )
+        test = self._test(leaf)
+        request = Request(leaf, test, field.columns, field.options, self.notes, negated)
+        if field.transform is not None:
+            return TRANSFORMS[field.transform].rewrite(request)
+        if field.known and (problem := self._unknown(leaf, field)) is not None:
+            return problem
+        return self._plain(request)
+
+    def _test(self, leaf: Match[Field]) -> Test[Column]:
+        """The test with a compared field (SameAs) replaced by its column."""
+        test = leaf.test
+        if not isinstance(test, SameAs):
+            return test
+        other = self.maps[test.other.name or ""]
+        if len(other.columns) != 1 or other.transform:
+            raise Sigma2KqlError(
+                [
+                    diagnostic(
+                        "E404",
+                        f"`{test.other.name}` cannot be compared with here: it is no single column of {self.name}",
+                        leaf.span,
+                    )
+                ]
+            )
+        return SameAs(other.columns[0], test.shape, test.cased)
+
+    def _plain(self, request: Request) -> Expr[Column]:
+        """Any of the columns, each by its type: a number on a text column and a text on a number column become equal texts."""
+        found = tuple(_typed(Match(column, request.test, request.match.span), self.notes) for column in request.columns)
+        if len(found) == 1:
+            return found[0]
+        empties = isinstance(request.test, Null) or request.test == Text(())
+        return And(found) if empties else Or(found)
+
+    def _unknown(self, leaf: Match[Field], field: FieldMap) -> Expr[Column] | None:
+        if not isinstance(leaf.test, Text | Number | Bool) or leaf.test == PRESENT or leaf.test == Text(()):
+            return None
+        test: Test[Any] = Text((str(leaf.test.value).lower(),)) if isinstance(leaf.test, Bool) else leaf.test
+        if any(text_holds(test, value) for value in field.known):
+            return None
+        return self.notes.impossible(
+            f"`{leaf.subject.name}` never holds this value in {self.name}",
+            leaf.span,
+            f"it holds {', '.join(f'`{value}`' for value in field.known)}",
+        )
+
+    def _by_value(self, leaf: Match[Field], field: FieldMap) -> Expr[Column]:
+        """The predicates of all values that pass the test."""
+        assert field.values is not None
+        test: Test[Any] = leaf.test
+        if isinstance(test, Null) or test == Text(()):
+            return Not(Or((*field.values.values(), *((field.default,) if field.default else ()))))
+        if isinstance(test, Bool):
+            test = Text((str(test.value).lower(),))
+        passing = [predicate for value, predicate in field.values.items() if text_holds(test, value)]
+        if passing:
+            return Or(tuple(passing))
+        if field.default is not None:
+            return field.default
+        return self.notes.impossible(
+            f"`{leaf.subject.name}` can never hold this value in {self.name}",
+            leaf.span,
+            f"it holds {', '.join(f'`{value}`' for value in field.values)}",
+        )
+
+    def _by_case(self, leaf: Match[Field], field: FieldMap, negated: bool) -> Expr[Column]:
+        """The test on the column that the row's case names: each case excludes the ones before it."""
+        branches: list[Expr[Column]] = []
+        before: list[Expr[Column]] = []
+        for when, case in field.cases:
+            branches.append(And((*(Not(b) for b in before), when, self._on(leaf, case, negated))))
+            before.append(when)
+        return Or(tuple(branches))
+
+    def _keyword(self, leaf: Match[Field]) -> Expr[Column]:
+        """The text anywhere in the columns that hold the event's text."""
+        test: Test[Any] = leaf.test
+        if isinstance(test, Text):
+            test = Text(join_parts((ANY,), test.parts, (ANY,)), test.cased)
+        elif isinstance(test, Number):
+            test = Text((ANY, canonical(test.value), ANY))
+        columns = self._keyword_columns()
+        return Or(tuple(Match(column, _escaped(test, column), leaf.span) for column in columns))
+
+
+def _typed(leaf: Match[Column], notes: Notes) -> Expr[Column]:
+    """The same meaning as a test that the column's type takes."""
+    column, test = leaf.subject, leaf.test
+    match test:
+        case Number("==") if column.type in ("string", "dynamic", "guid"):
+            return Match(column, as_text(test), leaf.span)
+        case Text((str(text),)) if column.type in ("int", "long", "real", "decimal"):
+            number = _number(text)
+            if number is None:
+                return notes.impossible(f"`{text}` is no number, and the column holds numbers", leaf.span)
+            return Match(column, Number("==", number), leaf.span)
+        case Text((str(text),)) if column.type == "bool":
+            if text.lower() not in ("true", "false"):
+                return notes.impossible(
+                    f"`{text}` is neither true nor false, and the column holds nothing else", leaf.span
+                )
+            return Match(column, Bool(text.lower() == "true"), leaf.span)
+        case Text() if column.kind == "xml":
+            return Match(column, _escaped(test, column), leaf.span)
+        case _:
+            return leaf
+
+
+def _escaped(test: Test[Any], column: Column) -> Test[Any]:
+    """The text as XML writes it, for an element that is compared as it stands in the text."""
+    if column.kind != "xml" or not isinstance(test, Text):
+        return test
+    entities = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"))
+
+    def escape(text: str) -> str:
+        for char, entity in entities:
+            text = text.replace(char, entity)
+        return text
+
+    return Text(join_parts([escape(p) if isinstance(p, str) else p for p in test.parts]), test.cased)
+
+
+def _number(text: str) -> int | float | None:
+    """The number whose canonical text this is, else None (leading zeros and 4624.0 are other texts)."""
+    try:
+        value = int(text) if text.lstrip("-").isdigit() else float(text)
+    except (ValueError, OverflowError):
+        return None
+    return value if value == value and abs(value) != float("inf") and canonical(value) == text else None
+
+
+def describe(field: FieldMap) -> str:
+    """A field's mapping in words, for people and for the `source` of the JSON output."""
+    if field.cases:
+        return " | ".join(describe(case) for _, case in field.cases)
+    if field.values is not None:
+        names = dict.fromkeys(c.subject.text for e in field.values.values() for c in leaves(e))
+        return f"predicate on {', '.join(names)}" if names else "stated by the table"
+    if field.constant is not None:
+        return f"always `{field.constant}`"
+    text = " or ".join(column.text for column in field.columns)
+    return f"{text} ({field.transform})" if field.transform else text
+
+
+def _contradiction(tree: Expr[Column]) -> Diagnostic | None:
+    """Two conjuncts that ask one column for different whole values: such a query can never fire."""
+    allowed: dict[str, tuple[set[str], Span | None]] = {}
+    for conjunct in tree.items if isinstance(tree, And) else (tree,):
+        asked = _values(conjunct)
+        if asked is None:
+            continue
+        column, values, span = asked
+        if column in allowed:
+            before, first = allowed[column]
+            if not before & values:
+                wanted = ", ".join(f"`{v}`" for v in sorted(values)[:3])
+                found = ", ".join(f"`{v}`" for v in sorted(before)[:3])
+                return diagnostic(
+                    "E413", f"can never match: {column} would have to be {wanted} and {found} at once", span or first
+                )
+            values &= before
+        allowed[column] = (values, span)
+    return None
+
+
+def _values(expr: Expr[Column]) -> tuple[str, set[str], Span | None] | None:
+    """Column and folded whole values, where the tree is a choice of whole values of one stored column."""
+    items: Iterator[Expr[Column]] = iter(expr.items) if isinstance(expr, Or) else iter((expr,))
+    column: str | None = None
+    values: set[str] = set()
+    span: Span | None = None
+    for item in items:
+        text = literal(item.test) if isinstance(item, Match) else None
+        if not isinstance(item, Match) or not text or (column is not None and item.subject.text != column):
+            return None
+        column, span = item.subject.text, item.span or span
+        values.add(text.lower())
+    return (column, values, span) if column is not None else None

@@ -1,0 +1,320 @@
+"""One test on one column as KQL: the only place where operators and functions of the language are written.
+
+Place in the flow: under emission. Invariant: for every row, including those with empty or null columns, the predicate is true
+exactly when the test holds; it may be null instead of false only where `nullable` says so.
+
+Sources: Microsoft Learn, "Query null values", "String operators", the page of each function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from sigma2kql.literals import quoted
+from sigma2kql.model import (
+    ANY,
+    And,
+    Bool,
+    Cidr,
+    Column,
+    DatePart,
+    Exists,
+    Expr,
+    Match,
+    Not,
+    Null,
+    Number,
+    Or,
+    Regex,
+    SameAs,
+    Text,
+)
+from sigma2kql.regex import matches_empty, translate, wildcard_regex
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """A finished predicate. `word` is the and/or at its top, where it has one; `nullable`: may be null instead of false."""
+
+    text: str
+    nullable: bool = False
+    word: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A predicate over a list of values, which may be broken over lines."""
+
+    head: str
+    values: tuple[str, ...]
+    tail: str
+    nullable: bool = False
+
+
+Shape = Literal["equals", "startswith", "endswith", "contains"]
+
+# (shape, cased) -> (operator, its exact complement). All are total: never null against a literal, so both forms may stand
+# anywhere (null on the left: positive false, complement true).
+_OPERATORS: dict[tuple[Shape, bool], tuple[str, str]] = {
+    ("equals", False): ("=~", "!~"),
+    ("equals", True): ("==", "!="),
+    ("startswith", False): ("startswith", "!startswith"),
+    ("startswith", True): ("startswith_cs", "!startswith_cs"),
+    ("endswith", False): ("endswith", "!endswith"),
+    ("endswith", True): ("endswith_cs", "!endswith_cs"),
+    ("contains", False): ("contains", "!contains"),
+    ("contains", True): ("contains_cs", "!contains_cs"),
+}
+# Membership in a list of literals, total like equality.
+_LISTS = {False: ("in~", "!in~"), True: ("in", "!in")}
+_NUMERIC = ("int", "long", "real", "decimal")
+# datetime_part's own words; week is ISO 8601 (Microsoft Learn: "datetime_part()").
+_DATE_PARTS = {
+    "minute": "minute",
+    "hour": "hour",
+    "day": "day",
+    "week": "week_of_year",
+    "month": "month",
+    "year": "year",
+}
+
+
+def single(leaf: Match[Column], opposite: bool = False) -> Atom | Listed | None:
+    """One test; with `opposite` its exact complement where the language has one (else None)."""
+    column, test = leaf.subject, leaf.test
+    match test:
+        case Text():
+            return _text(column, test, opposite)
+        case Regex(pattern, flags):
+            return None if opposite else _regex(column, translate(pattern, flags))
+        case Cidr():
+            return None if opposite else _cidr(column, [test])
+        case Number("==", value):
+            if column.type in _NUMERIC:
+                return Atom(f"{column.text} {'!=' if opposite else '=='} {_number(value)}")
+            return Atom(f"{_string(column)} {'!=' if opposite else '=='} {quoted(_number(value))}")
+        case Number(op, value):
+            return None if opposite else Atom(f"{_numeric(column)} {op} {_number(value)}", nullable=True)
+        case Bool(value):
+            if column.type == "bool":
+                return Atom(f"{column.text} {'!=' if opposite else '=='} {str(value).lower()}")
+            return Atom(f"{_string(column)} {'!~' if opposite else '=~'} {quoted(str(value).lower())}")
+        case Null():
+            return Atom(_presence(column, present=opposite))
+        case Exists():
+            return Atom(_presence(column, present=not opposite))
+        case SameAs():
+            return None if opposite else _same(column, test)
+        case DatePart(unit, op, value):
+            moment = column.text if column.type == "datetime" else f"todatetime({column.text})"
+            part = f'datetime_part("{_DATE_PARTS[unit]}", {moment})'
+            if op == "==":
+                return Atom(f"{part} {'!=' if opposite else '=='} {value}")
+            return None if opposite else Atom(f"{part} {op} {value}", nullable=True)
+        case _:
+            assert_never(test)
+
+
+def folds(leaf: Match[Column]) -> str | None:
+    """The kind of list that this test may join with others on the same column in an `or`, if any."""
+    match leaf.test:
+        case Text((str(text),), cased):
+            if not cased and _folds_beyond_ascii(text):
+                return "lower"
+            return "cased" if cased else "text"
+        case Number("=="):
+            return "number" if leaf.subject.type in _NUMERIC else "cased"
+        case Cidr():
+            return "cidr"
+        case _:
+            return None
+
+
+def choice(kind: str, group: Sequence[Match[Column]], opposite: bool = False) -> Atom | Listed | None:
+    """Tests of one kind on one column, joined by `or`, as one list."""
+    if len(group) == 1:
+        return single(group[0], opposite)
+    column = group[0].subject
+    if kind == "cidr":
+        return None if opposite else _cidr(column, [m.test for m in group if isinstance(m.test, Cidr)])
+    if kind == "number":
+        values = tuple(_number(m.test.value) for m in group if isinstance(m.test, Number))
+        return Listed(f"{column.text} {_LISTS[True][opposite]} (", values, ")")
+    texts = tuple(dict.fromkeys(_whole(m) for m in group))
+    if kind == "lower":
+        return Listed(
+            f"tolower({_string(column)}) {_LISTS[True][opposite]} (", tuple(quoted(t.lower()) for t in texts), ")"
+        )
+    exact = kind == "cased" or all(_caseless(text) for text in texts)
+    return Listed(f"{_string(column)} {_LISTS[exact][opposite]} (", tuple(map(quoted, texts)), ")")
+
+
+def _whole(leaf: Match[Column]) -> str:
+    match leaf.test:
+        case Text((str(text),)):
+            return text
+        case Number(_, value):
+            return _number(value)
+        case _:
+            raise AssertionError(leaf)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Text
+
+
+def _string(column: Column) -> str:
+    """The column as text: string operators are type errors on numbers, bools and dates; tostring() is total."""
+    return column.text if column.type == "string" else f"tostring({column.text})"
+
+
+def _caseless(text: str) -> bool:
+    return text.lower() == text.upper()
+
+
+def _folds_beyond_ascii(text: str) -> bool:
+    """Whether a letter outside ASCII has two cases: Kusto's case-insensitive operators fold ASCII only."""
+    return not text.isascii() and any(not c.isascii() and c.lower() != c.upper() for c in text)
+
+
+def shape(test: Text) -> tuple[Shape, str] | None:
+    """The plain shape of a text test with its literal, where it is one."""
+    match test.parts:
+        case (str(text),):
+            return "equals", text
+        case (str(text), end) if end is ANY:
+            return "startswith", text
+        case (start, str(text)) if start is ANY:
+            return "endswith", text
+        case (start, str(text), end) if start is ANY and end is ANY:
+            return "contains", text
+        case _:
+            return None
+
+
+def _text(column: Column, test: Text, opposite: bool) -> Atom | None:
+    if test.parts == ():
+        return Atom(_presence(column, present=opposite))
+    if test.parts == (ANY,):
+        return Atom(_presence(column, present=not opposite))
+    plain = shape(test)
+    if plain is not None:
+        return _compare(column, plain[0], plain[1], test.cased, opposite)
+    if opposite:
+        return None
+    match test.parts:
+        case (str(start), any_, str(end)) if any_ is ANY and not _meet(start, end):
+            first = _compare(column, "startswith", start, test.cased, False)
+            last = _compare(column, "endswith", end, test.cased, False)
+            return Atom(f"{first.text} and {last.text}", word="and")
+    return _regex(column, wildcard_regex(test.parts, test.cased))
+
+
+def _compare(column: Column, how: Shape, text: str, cased: bool, opposite: bool) -> Atom:
+    subject = _string(column)
+    if not cased and _folds_beyond_ascii(text):
+        subject, text, cased = f"tolower({subject})", text.lower(), True
+    elif how == "equals" and _caseless(text):
+        cased = True  # the same result; works on an index lookup of the exact text
+    return Atom(f"{subject} {_OPERATORS[how, cased][opposite]} {quoted(text)}")
+
+
+def _meet(start: str, end: str) -> bool:
+    """Whether the end of `start` may also be the beginning of `end`: then a text may be too short for both."""
+    first, last = start.lower(), end.lower()
+    return any(first.endswith(last[:n]) for n in range(1, min(len(first), len(last)) + 1))
+
+
+def _regex(column: Column, pattern: str) -> Atom:
+    """An empty text is a missing one here, and nothing is found in a missing text."""
+    text = f"{_string(column)} matches regex {quoted(pattern)}"
+    if matches_empty(pattern):
+        return Atom(f"{_presence(column, present=True)} and {text}", word="and")
+    return Atom(text)
+
+
+def _presence(column: Column, present: bool) -> str:
+    """Strings have no null in Kusto; every other type has, and isnull() on a string is never true."""
+    if column.type in ("string", "dynamic"):
+        return f"{'isnotempty' if present else 'isempty'}({column.text})"
+    return f"{'isnotnull' if present else 'isnull'}({column.text})"
+
+
+def _same(column: Column, test: SameAs[Column]) -> Atom:
+    """Both must be present: two empty texts would be equal, and every text contains the empty one."""
+    how = _OPERATORS[test.shape, test.cased][0]
+    present = _string(test.other if test.shape != "equals" else column)
+    return Atom(f"isnotempty({present}) and {_string(column)} {how} {_string(test.other)}", word="and")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Numbers and addresses
+
+
+def _number(value: int | float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def _numeric(column: Column) -> str:
+    """As a number, null where the text is none (strings have no order in Kusto)."""
+    return column.text if column.type in _NUMERIC else f"todouble({column.text})"
+
+
+def _cidr(column: Column, networks: Sequence[Cidr]) -> Atom | Listed:
+    """Right for IPv4, IPv6 and IPv4-mapped addresses; null or false for everything else.
+
+    ipv6_is_match() takes both families in one call. Over several networks one call a family: the IPv4 function gives null on
+    IPv6 text and the reverse, `true or null` is true and the rest is guarded where a `not` stands above. Mapped addresses
+    (::ffff:a.b.c.d) are found through the IPv6 form of each IPv4 network, in hex, as a dotted one changes the prefix.
+    """
+    texts = tuple(dict.fromkeys(n.network for n in networks))
+    subject = _string(column)
+    if len(texts) == 1:
+        return Atom(f"ipv6_is_match({subject}, {quoted(texts[0])})", nullable=True)
+    v4 = [n for n in dict.fromkeys(networks) if n.version == 4]
+    v6 = [n.network for n in dict.fromkeys(networks) if n.version == 6] + [_mapped(n.network) for n in v4]
+    six = f"ipv6_is_in_any_range({subject}, {', '.join(map(quoted, v6))})"
+    if not v4:
+        return Atom(six, nullable=True)
+    four = f"ipv4_is_in_any_range({subject}, {', '.join(quoted(n.network) for n in v4)})"
+    return Atom(f"{four} or {six}", nullable=True, word="or")
+
+
+def _mapped(network: str) -> str:
+    """10.0.0.0/8 as ::ffff:a00:0/104."""
+    address, _, prefix = network.partition("/")
+    a, b, c, d = (int(part) for part in address.split("."))
+    return f"::ffff:{a << 8 | b:x}:{c << 8 | d:x}/{96 + int(prefix or 32)}"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Cost
+
+
+def cost(expr: Expr[Column]) -> int:
+    """How dear a conjunct is, for its place in the query: equality first, scans of text after, regexes and negations last."""
+    match expr:
+        case Match(subject, test):
+            base = {"stored": 0, "property": 10, "json": 12, "pair": 12, "xml": 12, "computed": 12}[subject.kind]
+            match test:
+                case Text() as text:
+                    plain = shape(text)
+                    return base + (
+                        1 if plain and plain[0] == "equals" else 3 if plain else 5 if ANY in text.parts else 2
+                    )
+                case Number() | Bool() | Null() | Exists():
+                    return base + 1
+                case Regex():
+                    return base + 5
+                case _:
+                    return base + 4
+        case Not(item):
+            return 20 + cost(item)
+        case And(items):
+            return min(map(cost, items), default=0)
+        case Or(items):
+            return max(map(cost, items), default=0)
+        case _:
+            assert_never(expr)

@@ -1,0 +1,160 @@
+"""A term test that a rule implies: Kusto answers `has` from its index, where `contains`, `endswith` and regexes scan text.
+
+Place in the flow: beside emission. Invariant: the test given holds on every row on which the tree holds, so that putting it in
+front changes no result. Proof of each step: Microsoft Learn, "String operators" (a term is a maximal run of letters and
+digits; `has` finds whole terms); a run in a literal is a whole term of every text that contains the literal when
+printable ASCII characters that are no letters or digits (and no underscore, which readings differ on) stand on both its sides
+inside the literal, or when it ends where the text does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sigma2kql.literals import identifier, quoted
+from sigma2kql.model import ANY, And, Column, Expr, Match, Not, OneOf, Or, Part, Regex, Text
+from sigma2kql.operators import Atom, Listed
+from sigma2kql.regex import required_literals, translate
+
+# Over 128 values Kusto does not use the index (Microsoft Learn: "has_any operator").
+MOST = 128
+_RUN = re.compile(r"[A-Za-z0-9]+")
+_DELIMITER = re.compile(r"[ -/:-@\[-^`{-~]")
+# Terms that stand in most rows of their column: true, but no help.
+_COMMON = frozenset(
+    (
+        "exe",
+        "dll",
+        "com",
+        "windows",
+        "system32",
+        "http",
+        "https",
+        "www",
+        "program",
+        "files",
+        "users",
+        "microsoft",
+        "software",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gate:
+    """Terms by column, joined by `or`. `free`: the tree holds an equality already, which the index answers."""
+
+    terms: tuple[tuple[str, str], ...] = ()
+    free: bool = False
+
+    @property
+    def cost(self) -> int:
+        return (
+            0
+            if self.free
+            else sum(len(term) + 4 + 200 * (len(term) < 4) + 400 * (term.lower() in _COMMON) for _, term in self.terms)
+        )
+
+
+def prefilter(where: Expr[Column]) -> list[Atom | Listed] | None:
+    """The cheapest such test as alternatives joined by `or`; None where there is none or none is needed."""
+    gate = _gate(where)
+    if gate is None or gate.free or not gate.terms:
+        return None
+    by_column: dict[str, list[str]] = {}
+    for column, term in gate.terms:
+        by_column.setdefault(column, []).append(term)
+    return [
+        Atom(f"{column} has {quoted(terms[0])}")
+        if len(terms) == 1
+        else Listed(f"{column} has_any (", tuple(map(quoted, terms)), ")")
+        for column, terms in by_column.items()
+    ]
+
+
+def _gate(expr: Expr[Column]) -> _Gate | None:
+    match expr:
+        case Match():
+            return _leaf(expr)
+        case And(items):
+            gates = [gate for item in items if (gate := _gate(item)) is not None]
+            return min(gates, key=lambda gate: gate.cost, default=None)
+        case Or(items):
+            return _union(_gate(item) for item in items)
+        case Not():
+            return None
+
+
+def _union(gates: Iterable[_Gate | None]) -> _Gate | None:
+    """For an `or`: every branch must have one."""
+    terms: dict[tuple[str, str], None] = {}
+    free = True
+    for gate in gates:
+        if gate is None:
+            return None
+        free = free and gate.free
+        terms.update(dict.fromkeys(gate.terms))
+    return _Gate(tuple(terms), free) if free or 0 < len(terms) <= MOST else None
+
+
+def _leaf(leaf: Match[Column]) -> _Gate | None:
+    column = leaf.subject
+    if (
+        column.kind == "computed"
+        or len(column.reads) != 1
+        or (column.kind == "stored" and column.type not in ("string", "dynamic"))
+    ):
+        return None
+    stored = identifier(column.reads[0])
+    match leaf.test:
+        case Text() as test:
+            term = _best(_terms(test.parts, column.kind == "stored"))
+            whole = len(test.parts) == 1 and isinstance(test.parts[0], str)
+            if term is None:
+                return None
+            return _Gate(((stored, term),), free=whole and column.kind == "stored" and column.type == "string")
+        case Regex(pattern, flags):
+            gates = [
+                _union(_Gate(((stored, term),)) if (term := _best(_terms(text.parts, column.kind == "stored"))) else None for text in clause)
+                for clause in required_literals(translate(pattern, flags))
+            ]
+            return min((gate for gate in gates if gate is not None), key=lambda gate: gate.cost, default=None)
+        case _:
+            return None
+
+
+def _best(terms: Sequence[str]) -> str | None:
+    """The shortest of the good ones: at least four characters and not common, else whatever is left."""
+    return min(terms, key=lambda term: (_Gate((("", term),)).cost, term), default=None)
+
+
+def _terms(parts: Sequence[Part], as_stored: bool) -> list[str]:
+    """The runs of at least three characters that are whole terms in every text of this shape.
+
+    `as_stored`: the text stands in the column as it is; inside JSON or XML a character beyond ASCII may be written as a code.
+    """
+    found: list[str] = []
+    for number, part in enumerate(parts):
+        if not isinstance(part, str):
+            continue
+        before = parts[number - 1] if number else None
+        after = parts[number + 1] if number + 1 < len(parts) else None
+        for run in _RUN.finditer(part):
+            left = _closed(part[run.start() - 1]) if run.start() else _edge(before, number == 0, as_stored)
+            right = _closed(part[run.end()]) if run.end() < len(part) else _edge(after, number + 1 == len(parts), as_stored)
+            if left and right and run.end() - run.start() >= 3:
+                found.append(run.group())
+    return found
+
+
+def _closed(char: str) -> bool:
+    return _DELIMITER.match(char) is not None
+
+
+def _edge(neighbour: Part | None, at_end: bool, as_stored: bool) -> bool:
+    """Whether the text surely ends here, or a delimiter surely stands here."""
+    if isinstance(neighbour, OneOf):
+        return all(_closed(char) or (as_stored and not char.isascii() and not char.isalnum()) for char in neighbour.chars)
+    return at_end and neighbour is not ANY

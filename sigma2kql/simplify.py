@@ -1,0 +1,93 @@
+"""Passes that make a tree smaller without changing what it means: flat, no constants, no double `not`, nothing twice.
+
+Place in the flow: between map and emit. Invariant: for every row the tree given back holds exactly when the tree taken
+does (two-valued logic); the order of what remains is the order of what came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar, assert_never
+
+from sigma2kql.model import And, Expr, Match, Not, Or
+
+S = TypeVar("S")
+R = TypeVar("R")
+
+
+def simplify(expr: Expr[S]) -> Expr[S]:
+    """The smaller equal tree. `And(())` (always) and `Or(())` (never) remain only as the whole tree."""
+    match expr:
+        case Match():
+            return expr
+        case Not(item):
+            inner = simplify(item)
+            match inner:
+                case Not(twice):
+                    return twice
+                case And(()):
+                    return Or(())
+                case Or(()):
+                    return And(())
+                case _:
+                    return Not(inner)
+        case And(items):
+            return _flatten(items, And, Or)
+        case Or(items):
+            return _flatten(items, Or, And)
+        case _:
+            assert_never(expr)
+
+
+def _flatten(
+    items: tuple[Expr[S], ...],
+    same: type[And[S]] | type[Or[S]],
+    other: type[And[S]] | type[Or[S]],
+) -> Expr[S]:
+    """One level of AND or OR: the items of equal nested nodes lifted, each kept once, constants folded away.
+
+    `X or (X and Y)` is `X` (and the dual): an item that has another item among its own parts adds nothing.
+    """
+    kept: dict[Expr[S], None] = {}
+    for item in items:
+        small = simplify(item)
+        if isinstance(small, same):
+            kept.update(dict.fromkeys(small.items))
+        elif isinstance(small, other) and not small.items:
+            return other(())
+        else:
+            kept[small] = None
+    absorbed = [e for e in kept if isinstance(e, other) and any(part in kept for part in e.items)]
+    for item in absorbed:
+        del kept[item]
+    return next(iter(kept)) if len(kept) == 1 else same(tuple(kept))
+
+
+def leaves(expr: Expr[S]) -> list[Match[S]]:
+    """Every test of the tree, left to right."""
+    found: list[Match[S]] = []
+    stack: list[Expr[S]] = [expr]
+    while stack:
+        match stack.pop():
+            case Match() as leaf:
+                found.append(leaf)
+            case Not(item):
+                stack.append(item)
+            case And(items) | Or(items):
+                stack.extend(reversed(items))
+    return found
+
+
+def replace(expr: Expr[S], change: Callable[[Match[S]], Expr[R]]) -> Expr[R]:
+    """The tree with every test replaced by what `change` gives for it."""
+    match expr:
+        case Match():
+            return change(expr)
+        case Not(item):
+            return Not(replace(item, change))
+        case And(items):
+            return And(tuple(replace(item, change) for item in items))
+        case Or(items):
+            return Or(tuple(replace(item, change) for item in items))
+        case _:
+            assert_never(expr)
