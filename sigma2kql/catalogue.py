@@ -18,7 +18,7 @@ class Entry(NamedTuple):
 
 
 CATALOGUE: dict[str, Entry] = {
-    # files and YAML (E1xx, W1xx)
+    # files and YAML: E1 and W1
     "E101": Entry(
         "error",
         "the file is not UTF-8",
@@ -94,7 +94,7 @@ CATALOGUE: dict[str, Entry] = {
     "E113": Entry(
         "error",
         "unknown action",
-        "`action` joins the documents of one file: global (a template), reset (forget it), repeat (the last rule again).",
+        "`action` joins the documents of a file: global (a template), reset (forget it), repeat (the last rule again).",
         "Use one of the three, or remove it.",
     ),
     "E114": Entry(
@@ -116,7 +116,7 @@ CATALOGUE: dict[str, Entry] = {
         "rules are tested with; newer readers take them as text.",
         "Quote the text, or write the value plainly (true, 8, 23, 90, 1000).",
     ),
-    # the Sigma language (E2xx, W2xx)
+    # the Sigma language: E2 and W2
     "E201": Entry(
         "error",
         "a part of the document is missing",
@@ -292,7 +292,7 @@ CATALOGUE: dict[str, Entry] = {
         "The level becomes the severity of an alert.",
         "Use a value that the hint names.",
     ),
-    "W206": Entry("warning", "metadata that should be a list", "Other tools refuse it.", "Write it as a list of texts."),
+    "W206": Entry("warning", "metadata that should be a list", "Other tools refuse it.", "Write it as a list."),
     "W210": Entry(
         "warning",
         "`all` with a single value",
@@ -329,7 +329,7 @@ CATALOGUE: dict[str, Entry] = {
         "Log sources are written in lower case.",
         "Write it in lower case.",
     ),
-    # conditions (E3xx, W3xx)
+    # what joins the search identifiers: E3 and W3
     "E301": Entry(
         "error",
         "a condition that cannot be read",
@@ -345,8 +345,8 @@ CATALOGUE: dict[str, Entry] = {
     "E303": Entry(
         "error",
         "a pattern that matches nothing",
-        "Left out, it would turn `a and not 1 of filter_*` into `a`. Names with a leading `_` are reached only by patterns "
-        "that start with `_`.",
+        "Left out, it would turn `a and not 1 of filter_*` into `a`. Names with a leading `_` are reached only by "
+        "patterns that start with `_`.",
         "Correct the pattern, or remove the term.",
     ),
     "E304": Entry(
@@ -367,7 +367,7 @@ CATALOGUE: dict[str, Entry] = {
         "`2 of`, `none of` and `1 of (a, b)` come from other dialects.",
         "Use `1 of`, `all of`, `not` and parentheses.",
     ),
-    "E307": Entry("error", "an unmatched parenthesis", "Where it closes decides what the rule means.", "Add or remove one."),
+    "E307": Entry("error", "an unmatched parenthesis", "Where it closes decides what the rule means.", "Mend it."),
     "E308": Entry(
         "error",
         "a condition is missing or not text",
@@ -723,7 +723,7 @@ CATALOGUE: dict[str, Entry] = {
         "Tag the rule with a technique of v16; the description names what was left out.",
     ),
     "W754": Entry(
-        "warning",
+        "info",
         "no tactic or no technique",
         "Azure-Sentinel's checks ask for both; the service does not.",
         "Add attack.* tags, or set tactics and relevantTechniques.",

@@ -1,7 +1,7 @@
 """The condition of a rule: text and the trees of its search identifiers to one tree.
 
-Place in the flow: last step of reading a rule. Invariant: every name and pattern in a condition stands for at least one
-search identifier, or the rule is refused. The parse of a text is made once; trees of identifiers are shared, not copied.
+Place in the flow: last step of reading a rule. Invariant: every name and pattern in a condition stands for at least
+one search identifier, or the rule is refused. A text is parsed once; trees of identifiers are shared, not copied.
 The only module that imports lark, and only when the first condition is read.
 """
 
@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 MAX_DEPTH = 64
 MAX_LENGTH = 200_000
 MAX_COMPARED = 2_000_000
+MAX_FAULTS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +134,9 @@ def parse(text: str) -> Condition | Fault:
     try:
         tree: Condition = _parser().parse(text)  # type: ignore[assignment]
     except _TooDeep:
-        return Fault("E304", f"operators are nested more than {MAX_DEPTH} levels deep", 0, len(text), _FLATTEN)
+        return Fault("E304", f"operators are nested more than {MAX_DEPTH} levels deep", 0, 3, _FLATTEN)
     except UnexpectedCharacters as error:
-        at = error.pos_in_stream
+        at = error.pos_in_stream or 0
         return _unexpected(text, at, at + 1)
     except UnexpectedToken as error:
         if error.token.type == "$END":
@@ -163,7 +165,9 @@ def _refused_forms(text: str) -> Fault | None:
         return Fault("E305", "`near` is no longer part of the Sigma language", lead, lead + near.end() - 1, _CORRELATE)
     if counted := _COUNTED.search(text):
         hint = "write `not 1 of ...`" if counted[0][:1].lower() == "n" else "only `1 of`, `any of` and `all of` exist"
-        return Fault("E306", f"`{' '.join(counted[0].split())}` is not part of the Sigma language", *counted.span(), hint)
+        return Fault(
+            "E306", f"`{' '.join(counted[0].split())}` is not part of the Sigma language", *counted.span(), hint
+        )
     if of_list := _OF_LIST.search(text):
         hint = "join the names with `or` or `and`, or give them a common prefix and use `1 of prefix*`"
         return Fault("E306", "`of` takes one name or pattern, not a list", of_list.start(), of_list.end(), hint)
@@ -229,8 +233,8 @@ def read_condition(
 ) -> Expr[Field] | None:
     """The tree of one condition over search identifiers; None where there is an error, which is then in `problems`.
 
-    An identifier whose tree is None failed before: it is known, but gives no tree. `used` receives every identifier that
-    the condition reaches. Identifiers with a leading `_` are reached by patterns that start with `_` only.
+    An identifier whose tree is None failed before: it is known, but gives no tree. `used` receives every identifier
+    that the condition reaches. Identifiers with a leading `_` are reached by patterns that start with `_` only.
     """
     parsed = parse(node.text)
     if isinstance(parsed, Fault):
@@ -269,8 +273,7 @@ class _Resolver:
         match tree:
             case Named(name, start, end):
                 if name not in self.names:
-                    hint = _closest(name, self.names)
-                    self.faults.append(Fault("E302", f"no search identifier is named `{name}`", start, end, hint))
+                    self.fault("E302", f"no search identifier is named `{name}`", start, end, name)
                     return None
                 self.used.add(name)
                 return self.names[name]
@@ -289,16 +292,26 @@ class _Resolver:
         start = tree.end - len(tree.pattern)
         self.budget -= len(self.names)
         if self.budget < 0:
-            self.faults.append(Fault("E304", "too many patterns over too many search identifiers", start, tree.end))
+            self.fault("E304", "too many patterns over too many search identifiers", start, tree.end, "")
             return None
         reached = matching(tree.pattern, self.names)
         if not reached:
             message = f"no search identifier matches `{tree.pattern}`"
-            hint = _closest(tree.pattern.strip("*"), self.names)
-            self.faults.append(Fault("E303", message, start, tree.end, hint))
+            self.fault("E303", message, start, tree.end, tree.pattern.strip("*"))
             return None
         self.used.update(reached)
         return _joined("and" if tree.quantifier == "all" else "or", [self.names[name] for name in reached])
+
+    def fault(self, code: str, message: str, start: int, end: int, name: str) -> None:
+        """Note what is wrong, with the closest identifier; nobody reads the hundredth mistake in one condition."""
+        if len(self.faults) < MAX_FAULTS:
+            self.faults.append(Fault(code, message, start, end, self.closest(name) if name else ""))
+
+    def closest(self, name: str) -> str:
+        known = list(islice(self.names, 200))
+        return (
+            did_you_mean(name[:200], known) or f"known here: {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"
+        )
 
 
 def _joined(operator: str, items: list[Expr[Field] | None]) -> Expr[Field] | None:
@@ -333,8 +346,3 @@ def _fits(name: str, parts: list[str]) -> bool:
             return False
         at = found + len(part)
     return True
-
-
-def _closest(name: str, names: Iterable[str]) -> str:
-    known = list(names)
-    return did_you_mean(name, known) or f"known here: {', '.join(known[:8])}{', ...' if len(known) > 8 else ''}"

@@ -1,7 +1,7 @@
 """The `correlation` section of a document: a rule over the matches of other rules.
 
-Place in the flow: part of loading; what the references point at is settled later, over all documents. Invariant: every
-attribute is either understood or an error at its place. Source: Sigma correlation rules specification 2.1; the additions
+Place in the flow: part of loading; what the references point at is settled later, over all documents. Invariant:
+every attribute is understood or an error at its place. Source: Sigma correlation rules specification 2.1; the additions
 of pySigma (value_median, percentile, temporal expressions, a string for a list) are taken too.
 """
 
@@ -100,7 +100,7 @@ class CorrelationReader:
 
     def flag(self, name: str, node: YamlNode | None) -> bool:
         if node is None or (isinstance(node, YamlScalar) and isinstance(node.value, bool)):
-            return node is not None and bool(node.value)  # type: ignore[union-attr]
+            return node is not None and bool(node.value)
         self.report("E230", f"`{name}` must be true or false", node)
         return False
 
@@ -131,7 +131,9 @@ class CorrelationReader:
         node = self.node.get("condition")
         if node is None or (isinstance(node, YamlScalar) and node.value is None):
             if section.type is not None and not temporal:
-                self.report("E233", f"a correlation of type {section.type} needs a condition", self.key, "like `gte: 10`")
+                self.report(
+                    "E233", f"a correlation of type {section.type} needs a condition", self.key, "like `gte: 10`"
+                )
         elif isinstance(node, YamlMap):
             section.threshold = self.threshold(node, section.type)
         elif isinstance(node, YamlScalar) and isinstance(node.value, str) and temporal:
@@ -224,6 +226,7 @@ def read_references(
     node: YamlNode | None,
     code: str,
     problems: list[Diagnostic],
+    *,
     may_be_empty: bool = False,
 ) -> tuple[Reference, ...]:
     """A list of names, or one name; problems are reported with `code`."""

@@ -11,10 +11,8 @@ import re
 
 from sigma2kql.errors import Diagnostic, Source, Span, diagnostic
 from sigma2kql.model import ANY, And, Expr, Field, Match, Not, Or, Placeholder, Text
-from sigma2kql.modifiers import Chain, Refused, read_chain, read_test
+from sigma2kql.modifiers import KEYWORD, NO_MODIFIERS, Chain, Refused, read_chain, read_test
 from sigma2kql.yamltree import YamlList, YamlMap, YamlNode, YamlScalar, locate, trap
-
-_PLAIN = Chain((), (), False, False, ())
 
 
 def read_detection(source: Source, node: YamlNode, problems: list[Diagnostic]) -> Expr[Field] | None:
@@ -39,7 +37,7 @@ class _Reader:
 
     def read(self, node: YamlNode) -> Expr[Field] | None:
         if isinstance(node, YamlScalar):
-            return self.item(Field(None), _PLAIN, [node])
+            return self.item(Field(None), KEYWORD, [node])
         inner = node.entries if isinstance(node, YamlMap) else node.items
         if not inner:
             self.report("E220", "the detection is empty", Span(self.source, node.start, node.end))
@@ -64,7 +62,7 @@ class _Reader:
             field = Field(name or None, Span(source, key.start, key.start + len(name)))
         else:
             field = Field(name or None, locate(source, key, 0, len(name)))
-        chain = read_chain(modifiers, not name) if bar else _PLAIN
+        chain = read_chain(modifiers, not name) if bar else NO_MODIFIERS if name else KEYWORD
         for fault in chain.faults:
             at = locate(source, key, len(name) + fault.start, len(name) + fault.end)
             self.report(fault.code, fault.message, at, fault.hint)
@@ -87,7 +85,7 @@ class _Reader:
         return self.item(field, chain, values)
 
     def item(self, field: Field, chain: Chain, values: list[YamlNode]) -> Expr[Field] | None:
-        exprs = []
+        exprs: list[Expr[Field]] = []
         source = self.source
         failed = bool(chain.faults)
         for value in values:
@@ -112,10 +110,7 @@ class _Reader:
             return None
         if field.name is None or "expand" in chain.names:
             self.warn_tests(field, chain, exprs)
-        if len(exprs) == 1:
-            expr = exprs[0]
-        else:
-            expr = And(tuple(exprs)) if chain.all else Or(tuple(exprs))
+        expr = exprs[0] if len(exprs) == 1 else And(tuple(exprs)) if chain.all else Or(tuple(exprs))
         return Not(expr) if chain.neq else expr
 
     def warn_trap(self, value: YamlScalar, at: Span) -> None:

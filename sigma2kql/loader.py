@@ -1,8 +1,8 @@
 """Bytes and text to documents: the first stage of every run.
 
-Place in the flow: it gives `Rule`, `Correlation`, `Filter`, `NativeQuery` or `Broken` to everything behind it. Invariant:
-every YAML document gives exactly one result, with every problem found in it, except templates (`action: global` and
-`action: reset`), which give none unless they are broken; no input raises anything from `load`.
+Place in the flow: it gives `Rule`, `Correlation`, `Filter`, `NativeQuery` or `Broken` to everything behind it.
+Invariant: every YAML document gives exactly one result, with every problem found in it, except templates
+(`action: global` and `action: reset`), which give none unless they are broken; no input raises anything from `load`.
 """
 
 from __future__ import annotations
@@ -88,8 +88,9 @@ def _read(source: Source, index: int, document: YamlDocument, templates: _Templa
     if root is None:
         return Broken(origin, Metadata(), tuple(problems))
     if not isinstance(root, YamlMap):
-        hint = "a rule starts with `title:`"
-        problems.append(diagnostic("E112", "the document is not a map", span(source, root), hint))
+        if not problems:
+            at = Span(source, root.start, min(root.start + 1, root.end))
+            problems.append(diagnostic("E112", "the document is not a map", at, "a rule starts with `title:`"))
         return Broken(origin, Metadata(), tuple(problems))
     merged = templates.apply(root, problems)
     if merged is None:
@@ -178,9 +179,10 @@ class _Reader:
             return self.native()
         if "title" in entries:
             return self.rule()
-        at = Span(self.source, self.root.start, self.root.start + 1)
-        hint = "a rule has `title`, `logsource` and `detection`; a Microsoft query has `name` and `query`"
-        self.report("E112", "the document is neither a Sigma document nor a Microsoft query", at, hint)
+        if not self.failed():  # else its kind may be among what could not be read
+            at = Span(self.source, self.root.start, self.root.start + 1)
+            hint = "a rule has `title`, `logsource` and `detection`; a Microsoft query has `name` and `query`"
+            self.report("E112", "the document is neither a Sigma document nor a Microsoft query", at, hint)
         return self.broken("detection", Metadata())
 
     def report(self, code: str, message: str, at: Span, hint: str = "") -> None:
@@ -262,7 +264,9 @@ class _Reader:
         if not names:
             self.report("E309", f"`{key.text}` has no search identifier", span(self.source, key))
         used: set[str] = set()
-        exprs = [read_condition(self.source, node, names, self.problems, used) for node in self.conditions(key, section)]
+        exprs = [
+            read_condition(self.source, node, names, self.problems, used) for node in self.conditions(key, section)
+        ]
         found = [expr for expr in exprs if expr is not None]
         if not names or not found or len(found) < len(exprs):
             return None
@@ -281,7 +285,9 @@ class _Reader:
         items: Iterable[YamlNode] = node.items if isinstance(node, YamlList) else [node]
         texts = [item for item in items if isinstance(item, YamlScalar) and item.value is not None]
         if not texts or len(texts) < len(node.items if isinstance(node, YamlList) else [node]):
-            at = span(self.source, node) if node.end > node.start else span(self.source, section.entries["condition"][0])
+            at = (
+                span(self.source, node) if node.end > node.start else span(self.source, section.entries["condition"][0])
+            )
             self.report("E308", "a condition must be text, or a list of texts", at)
         return texts
 

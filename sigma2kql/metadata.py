@@ -1,7 +1,7 @@
 """What a document says about itself: title, id, dates, tags and the rest, and its log source.
 
-Place in the flow: part of loading. Invariant: bad metadata never costs a rule; what could not be used is a warning at its
-place. A log source decides what a rule means, so a bad one is an error. Source: Sigma specification 2.1.
+Place in the flow: part of loading. Invariant: bad metadata never costs a rule; what could not be used is a warning at
+its place. A log source decides what a rule means, so a bad one is an error. Source: Sigma specification 2.1.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ class MetadataReader:
         if folded in known:
             return folded
         hint = did_you_mean(folded, known) or f"one of {', '.join(known)}"
-        self.warn("W205", f"`{text}` is not a {key} of the Sigma language and is left out", span(self.source, node), hint)
+        self.warn(
+            "W205", f"`{text}` is not a {key} of the Sigma language and is left out", span(self.source, node), hint
+        )
         return None
 
     def day(self, key: str, node: YamlNode) -> str | None:
@@ -194,7 +196,9 @@ def read_logsource(source: Source, document: YamlMap, problems: list[Diagnostic]
         if value is None or (isinstance(value, YamlScalar) and value.value is None):
             continue
         if not isinstance(value, YamlScalar) or type(value.value) is not str or not value.text.strip():
-            hint = "one rule speaks of one log source; write one document for each" if isinstance(value, YamlList) else ""
+            hint = (
+                "one rule speaks of one log source; write one document for each" if isinstance(value, YamlList) else ""
+            )
             problems.append(diagnostic("E204", f"`{name}` of a log source must be text", span(source, value), hint))
             failed = True
             continue

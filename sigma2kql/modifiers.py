@@ -412,13 +412,21 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """The modifiers of one key, checked: what is applied to each value, how values join, whether the whole is negated."""
+    """The modifiers of one key, checked: what is applied to each value, how values join, whether the whole is negated.
+
+    `wrap` says what contains, startswith and endswith come to where nothing else is applied: ANY before, ANY behind.
+    """
 
     names: tuple[str, ...]
     steps: tuple[Callable[[Draft, YamlScalar], Draft], ...]
     all: bool
     neq: bool
     faults: tuple[Fault, ...]
+    wrap: tuple[bool, bool] | None
+
+
+NO_MODIFIERS = Chain((), (), False, False, (), (False, False))
+KEYWORD = Chain((), (), False, False, (), (True, True))  # found anywhere in the event
 
 
 @lru_cache(maxsize=4096)
@@ -443,7 +451,11 @@ def read_chain(text: str, keyword: bool) -> Chain:
         faults = _order_faults(names, at, keyword)
     values = [name for name in names if name not in _LISTS]
     steps = () if faults else tuple(MODIFIERS[name].apply for name in values)
-    return Chain(tuple(names), steps, "all" in names, "neq" in names, tuple(faults))
+    wrap = None
+    if not faults and _SHAPES.issuperset(values):
+        wide = keyword or "contains" in values
+        wrap = (wide or "endswith" in values, wide or "startswith" in values)
+    return Chain(tuple(names), steps, "all" in names, "neq" in names, tuple(faults), wrap)
 
 
 def _order_faults(names: list[str], at: list[tuple[int, int]], keyword: bool) -> list[Fault]:
@@ -500,12 +512,18 @@ def read_test(chain: Chain, node: YamlScalar, subject: Field, at: Span) -> Expr[
 
     A keyword (a field without a name) is searched anywhere in the event, so its text gets ANY on both sides.
     """
+    if chain.wrap is not None and type(node.value) is str:  # nearly every value
+        parts = unescape(node.value)
+        before, behind = chain.wrap
+        if before and (not parts or parts[0] is not ANY):
+            parts = (ANY, *parts)
+        if behind and (not parts or parts[-1] is not ANY):
+            parts = (*parts, ANY)
+        return Match(subject, Text(parts), at)
     draft: Draft = _initial(chain, node, subject)
     for step in chain.steps:
-        if type(draft) is tuple:
-            draft = tuple(step(one, node) for one in draft)  # type: ignore[misc]
-        else:
-            draft = step(draft, node)
+        alternatives = draft if type(draft) is tuple else None
+        draft = step(draft, node) if alternatives is None else tuple(step(one, node) for one in alternatives)  # type: ignore[misc]
     if type(draft) is tuple:
         keyword = subject.name is None
         shapes = [replace(one, parts=anywhere(one.parts)) if keyword else one for one in draft]

@@ -10,7 +10,6 @@ Scalars are read as YAML 1.1 (as PyYAML does, which the public rules were tested
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -25,6 +24,7 @@ from sigma2kql.errors import Diagnostic, Source, Span, diagnostic
 MAX_SIZE = 5 * 1024 * 1024
 MAX_DEPTH = 64
 MAX_EXPANDED = 100_000
+MAX_UNCHECKED = 2_000  # levels that the C composer can take on a small stack
 
 
 class YamlScalar:
@@ -142,7 +142,7 @@ def trap(node: YamlScalar) -> str:
         case bool():
             return "true" if value else "false"
         case int() | float():
-            return f"the number {value}"
+            return f"the number {value}" if value - value == 0 else ""
         case None:
             return "null"
         case _:
@@ -156,7 +156,7 @@ _ESCAPED_SPACE = re.compile(r"\\(?:[nrt ]|\r?\n)")
 
 
 def locate(source: Source, node: YamlScalar, start: int, end: int) -> Span:
-    """The characters of `node` that gave characters `start` to `end` of its text; the whole scalar where that is unclear.
+    """The characters of `node` that gave `start` to `end` of its text; the whole scalar where that is unclear.
 
     Words are followed through quotes, folding and block indentation by counting what is not white space.
     """
@@ -189,7 +189,7 @@ def locate(source: Source, node: YamlScalar, start: int, end: int) -> Span:
 
 _Parser: Any
 try:
-    from yaml.cyaml import CParser as _Parser
+    from yaml.cyaml import CParser as _Parser  # type: ignore[attr-defined]
 except ImportError:  # PyYAML without libyaml: the same composer in Python
     from yaml.composer import Composer as _PyComposer
     from yaml.parser import Parser as _PyParser
@@ -219,14 +219,13 @@ class _Composer(_Parser):  # type: ignore[misc]
 _ANCHOR = re.compile(r"&(?<![^\s\[{,]&)[^\s,\[\]{}]+\s")  # starts with the literal: searched for at full speed
 _DOCUMENT = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 _NOTHING = re.compile(r"(?:\s+|#[^\n]*|%[^\n]*|---(?=\s|$)|\.\.\.(?=\s|$))*\Z")
-_RUN = re.compile(r"^[ \t?:-]{500,}", re.MULTILINE)
 
 
 def compose(source: Source, max_size: int = MAX_SIZE) -> tuple[YamlDocument, ...]:
     """Every document of a text, in order; documents without content are left out. Never raises.
 
-    A document that cannot be composed has the root None. One bad document does not cost another: where the stream fails,
-    the text is split at its `---` lines and each part is composed by itself.
+    A document that cannot be composed has the root None. One bad document does not cost another: where the stream
+    fails, the text is split at its `---` lines and each part is composed by itself.
     """
     text = source.text
     refused = _too_large(source, max_size) or _too_deep(source)
@@ -255,10 +254,11 @@ def _too_large(source: Source, max_size: int) -> Diagnostic | None:
 
 
 def _too_deep(source: Source) -> Diagnostic | None:
-    """Refuse what would exhaust the composer's stack. Only a text with very many brackets or very deep indentation can."""
-    text = source.text
-    if text.count("[") + text.count("{") <= 500 and not _RUN.search(text):
+    """Refuse what would exhaust the composer's stack: libyaml dies of 50,000 `[`. Its events need no stack."""
+    count = source.text.count  # each level of nesting needs one of these, and counting is fast
+    if count("[") + count("{") + count("-") + count(":") + count("?") <= MAX_UNCHECKED:
         return None
+    text = source.text
     depth = 0
     opens = (yaml.SequenceStartEvent, yaml.MappingStartEvent)
     parser = _Composer(text)
@@ -268,7 +268,7 @@ def _too_deep(source: Source) -> Diagnostic | None:
             if isinstance(event, opens):
                 depth += 1
                 if depth > MAX_DEPTH:
-                    return _deep(source, event.start_mark.index)
+                    return _deep(source, event.start_mark.index)  # type: ignore[union-attr]
             elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
                 depth -= 1
     except (yaml.YAMLError, UnicodeError):
@@ -334,6 +334,9 @@ def _explain(source: Source, start: int, text: str, error: Exception) -> Diagnos
         offset = start + opened.index if opened is not None else offset
     elif not hint and ("expected" in problem):
         hint = "check the indentation and the quotes of this line and the one before"
+    offset = max(
+        start, min(offset, start + len(text.rstrip()))
+    )  # an end of text is found at the start of the next part
     return diagnostic("E104", problem, Span(source, offset, min(offset + 1, len(source.text))), hint)
 
 
@@ -342,7 +345,7 @@ def _explain(source: Source, start: int, text: str, error: Exception) -> Diagnos
 
 
 class _Builder:
-    """Builds one document. `shared` says that the text may hold aliases, so that nodes are counted and watched for cycles."""
+    """Builds one document. `shared` says that the text may hold aliases: nodes are counted and watched for cycles."""
 
     __slots__ = ("count", "offset", "open", "problems", "shared", "source")
 
@@ -377,34 +380,35 @@ class _Builder:
             self.open.discard(id(node))
 
     def scalar(self, node: ScalarNode) -> YamlScalar:
-        text = node.value
-        start = node.start_mark.index + self.offset
-        end = node.end_mark.index + self.offset
-        style = node.style
         if node.tag:
-            return YamlScalar(self.tagged(node, start, end), text, start, end)
+            return self.tagged(node)
+        text = node.value
+        offset = self.offset
+        style = node.style
+        end = node.end_mark.index + offset
         if not style:
-            if text[:1] in _HINTS:
-                return YamlScalar(_implicit(text)[1], text, start, end, True)
-            return YamlScalar(text, text, start, end, True)
+            value = _implicit(text)[1] if text[:1] in _HINTS else text
+            return YamlScalar(value, text, node.start_mark.index + offset, end, True)
         if style in "|>":
             source = self.source.text
-            while end > start and source[end - 1] in " \r\n":
+            while source[end - 1] in " \r\n":
                 end -= 1
-        return YamlScalar(text, text, start, end)
+        return YamlScalar(text, text, node.start_mark.index + offset, end, False)
 
-    def tagged(self, node: ScalarNode, start: int, end: int) -> Any:
+    def tagged(self, node: ScalarNode) -> YamlScalar:
+        start, end = node.start_mark.index + self.offset, node.end_mark.index + self.offset
+        text = node.value
         if node.tag in (_PREFIX + "str", "!"):
-            return node.value
-        tag, value = _implicit(node.value)
+            return YamlScalar(text, text, start, end)
+        tag, value = _implicit(text)
         if tag == node.tag:
-            return value
+            return YamlScalar(value, text, start, end)
         if node.tag in _CONSTRUCT:
-            message = f"`{node.value}` is not of the type that its tag names"
+            message = f"`{text}` is not of the type that its tag names"
         else:
             message = f"the tag `{node.tag}` is not supported"
         self.problems.append(diagnostic("E109", message, Span(self.source, start, end)))
-        return node.value
+        return YamlScalar(text, text, start, end)
 
     def collection(self, node: Node, depth: int) -> YamlNode:
         start = node.start_mark.index + self.offset
@@ -412,26 +416,29 @@ class _Builder:
         if node.tag and node.tag not in ("!", _PREFIX + "map", _PREFIX + "seq"):
             message = f"the tag `{node.tag}` is not supported"
             self.problems.append(diagnostic("E109", message, Span(self.source, start, start + 1)))
+        flow: bool = node.flow_style  # type: ignore[attr-defined]
         build = self.build
+        scalar = self.scalar
         depth += 1
         if type(node) is SequenceNode:
-            items = [build(item, depth) for item in node.value]
-            return YamlList(items, start, items[-1].end if items and not node.flow_style else end)
+            items = [scalar(item) if type(item) is ScalarNode else build(item, depth) for item in node.value]
+            return YamlList(items, start, items[-1].end if items and not flow else end)
         entries: dict[str, tuple[YamlScalar, YamlNode]] = {}
         merged: list[tuple[Node, YamlScalar]] = []
         for key_node, value_node in node.value:
             if type(key_node) is not ScalarNode:
                 self.bad_key(key_node)
                 continue
-            key = self.scalar(key_node)
+            key = scalar(key_node)
             text = key.text
             if text in entries:
                 self.duplicate(key, entries[text][0])
             if text == "<<" and key.plain:
                 merged.append((value_node, key))
                 continue
-            entries[text] = (key, build(value_node, depth))
-        if not node.flow_style and entries:
+            value = scalar(value_node) if type(value_node) is ScalarNode else build(value_node, depth)
+            entries[text] = (key, value)
+        if entries and not flow:
             end = max(start, next(reversed(entries.values()))[1].end)
         if merged:
             entries = {**self.merge(merged, depth), **entries}
@@ -466,16 +473,3 @@ class _Builder:
 
 def _nothing(start: int) -> YamlScalar:
     return YamlScalar(None, "", start, start)
-
-
-def walk_scalars(node: YamlNode) -> Iterator[YamlScalar]:
-    """Every value (not key) below a node, in written order."""
-    match node:
-        case YamlScalar():
-            yield node
-        case YamlList():
-            for item in node.items:
-                yield from walk_scalars(item)
-        case YamlMap():
-            for _, value in node.entries.values():
-                yield from walk_scalars(value)
