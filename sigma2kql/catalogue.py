@@ -415,13 +415,13 @@ CATALOGUE: dict[str, Entry] = {
     "E650": Entry(
         "error",
         "the named folder does not hold Microsoft's KQL parser",
-        "An option or the environment variable KUSTO_JS names a folder for the npm package @kusto/language-service-next.",
-        "Name the folder of the package, or one that holds its node_modules; or name nothing, so that it is looked for.",
+        "An option or the variable KUSTO_JS names a folder for the npm package @kusto/language-service-next.",
+        "Name the folder of the package or one that holds its node_modules; or name nothing, and it is looked for.",
     ),
     "E651": Entry(
         "error",
         "KQL cannot be validated on this machine",
-        "Validation needs the npm package @kusto/language-service-next and something to run it, or duckdb-kql for syntax.",
+        "It needs the npm package @kusto/language-service-next and something to run it; for syntax alone, duckdb-kql.",
         "Install what the hint names.",
     ),
     "E652": Entry(
@@ -441,6 +441,96 @@ CATALOGUE: dict[str, Entry] = {
         "only the syntax of the queries was checked",
         "Without Microsoft's parser unknown columns and wrong types are not found.",
         "Install what the hint names.",
+    ),
+    "E660": Entry(
+        "error",
+        "no kind of event file",
+        "Event files are known by their first bytes, and text by its extension.",
+        "Give the file the extension of its format, or convert it to NDJSON.",
+    ),
+    "E661": Entry(
+        "error",
+        "an event file cannot be opened",
+        "It is missing, may not be read, or is no regular file; pipes and devices might never end.",
+        "Check the path and its permissions.",
+    ),
+    "E662": Entry(
+        "error",
+        "events go beyond the limits",
+        "Event files are read with bounded memory and time, since they may come from anywhere.",
+        "Split what is too large; NDJSON, with one event per line, has no limit on the number of events.",
+    ),
+    "E663": Entry(
+        "error",
+        "a damaged event file",
+        "Its bytes are not what its format demands, or its end is missing.",
+        "Copy or export it again. The events before the damage were read.",
+    ),
+    "E664": Entry(
+        "error",
+        "an event file is not text in UTF-8",
+        "Text formats are read as UTF-8, or as UTF-16 where a byte order mark says so.",
+        "Save the file as UTF-8.",
+    ),
+    "E665": Entry(
+        "error",
+        "events that are not written in their format",
+        "The text is not JSON, CSV or YAML, or an event in it is not a map of field names to values.",
+        "Mend the place that the message names.",
+    ),
+    "E666": Entry(
+        "error",
+        "an event file given up after too many unreadable records",
+        "A few bad records are passed over; with so many the file is likely not what it seems.",
+        "Mend the records that were reported before.",
+    ),
+    "E667": Entry(
+        "error",
+        "a package is missing that reads a kind of event file",
+        "EVTX and Parquet are read by packages of the extra `test`, which is not installed by default.",
+        "pip install 'sigma2kql[test]'",
+    ),
+    "E668": Entry(
+        "error",
+        "the description of a recorded attack cannot be used",
+        "An info.yml in regression_data/ is unreadable, names no rule, or names a file outside the checkout.",
+        "Mend the info.yml; see https://github.com/SigmaHQ/sigma for its form.",
+    ),
+    "E670": Entry(
+        "error",
+        "the packages for querying Azure are not installed",
+        "They belong to the extra `azure`.",
+        "pip install 'sigma2kql[azure]'",
+    ),
+    "E671": Entry(
+        "error",
+        "the address of a service is not acceptable",
+        "Queries and their results travel over https; plain http is for a service on this machine only.",
+        "Use the https address of the cluster or workspace service.",
+    ),
+    "E672": Entry(
+        "error",
+        "signing in to Azure failed",
+        "The default chain of azure-identity (environment, managed identity, Azure CLI and so on) gave no token.",
+        "Sign in with `az login`, or set the variables that azure-identity documents.",
+    ),
+    "E673": Entry(
+        "error",
+        "the service refused or failed a query",
+        "The service answered with an error, or could not be reached after the retries of its SDK.",
+        "Read the service's message; check the address, the database or workspace, and your permission on it.",
+    ),
+    "W673": Entry(
+        "warning",
+        "a partial result",
+        "The service gave some rows and an error; further rows may exist.",
+        "Narrow the time range or the query.",
+    ),
+    "W674": Entry(
+        "warning",
+        "more rows than asked for",
+        "The row limit cut the result.",
+        "Raise the row limit, or narrow the query.",
     ),
     # ---- mapping ---------------------------------------------------------------------------------------------------
     "E401": Entry(
@@ -526,6 +616,18 @@ CATALOGUE: dict[str, Entry] = {
         "a filter names a rule that is not there",
         "The filter does nothing for a rule that is not among the files given.",
         "Convert the filter together with the rules, or correct the name.",
+    ),
+    "W404": Entry(
+        "warning",
+        "a correlation looks back too far",
+        "A scheduled rule of Sentinel looks back 14 days at most.",
+        "Shorten the timespan, or run the query by other means.",
+    ),
+    "W405": Entry(
+        "warning",
+        "a correlation is tested in fixed windows",
+        "Thresholds that count few events have no sliding form in KQL; a group without any event never appears.",
+        "Accept it, or count many instead of few.",
     ),
     "W410": Entry(
         "warning",

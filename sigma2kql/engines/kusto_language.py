@@ -13,11 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import queue
 import re
 import shutil
-import subprocess
-import threading
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,8 +22,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, Protocol, TypeAlias, TypedDict
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
+from sigma2kql.child import ChildEnded, LineChild
 from sigma2kql.errors import Diagnostic, Severity, Sigma2KqlError, diagnostic, fail
 
 PACKAGE = "@kusto/language-service-next"
@@ -302,45 +300,20 @@ class _Node:
         node = shutil.which("node")
         if node is None:
             raise fail("E651", "node is not installed", hint="install node, or pip install 'sigma2kql[kusto]'")
-        command = [node, f"--max-old-space-size={HEAP_BYTES >> 20}", str(DRIVER), str(bundle)]
-        self._process = subprocess.Popen(  # noqa: S603 - a fixed command without a shell
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8"
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._stdin = self._process.stdin
-        self._stdout = self._process.stdout
-        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=_pump, args=(self._stdout, self._answers), daemon=True).start()
+        self._child = LineChild([node, f"--max-old-space-size={HEAP_BYTES >> 20}", str(DRIVER), str(bundle)])
 
     def ask(self, what: str, value: Sequence[str] | Mapping[str, Any], seconds: float) -> Any:
         try:
-            self._stdin.write(json.dumps({what: value}) + "\n")
-            self._stdin.flush()
-            line = self._answers.get(timeout=seconds)
-        except queue.Empty:
-            raise _no_answer(f"no answer within {seconds:.0f} seconds") from None
-        except OSError:
-            line = ""
-        if not line:
-            raise _no_answer(f"node ended with status {self._process.wait(5)}")
-        answer = json.loads(line)
+            self._child.tell(json.dumps({what: value}), seconds)
+            answer = json.loads(self._child.read(seconds))
+        except ChildEnded as ended:
+            raise _no_answer(str(ended)) from None
         if isinstance(answer, dict) and "failure" in answer:
             raise _no_answer(answer["failure"])
         return answer
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        with suppress(OSError):
-            self._stdin.close()
-
-
-def _pump(lines: IO[str], into: queue.SimpleQueue[str]) -> None:
-    with lines:
-        for line in lines:
-            into.put(line)
-    into.put("")
+        self._child.close()
 
 
 def _no_answer(reason: str) -> Sigma2KqlError:
