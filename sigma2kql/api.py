@@ -32,7 +32,6 @@ from sigma2kql.model import (
     Rule,
 )
 from sigma2kql.modifiers import placeholders, substitute
-from sigma2kql.simplify import simplify
 from sigma2kql.tables import Target, load_target, named_columns
 
 SUFFIXES = (".yml", ".yaml")
@@ -242,7 +241,7 @@ class Compiler:
         where = self._filled(rule.where)
         for one in self._filters(rule):
             where = And((where, self._filled(one.where)))
-        mapped = map_rule(rule, simplify(where), self.target, self.options.builtin)
+        mapped = map_rule(rule, where, self.target, self.options.builtin)
         if self.options.time is not None or self.target.time is not None:
             time = self.options.time or self.target.time or mapped.query.time
             mapped = replace(mapped, query=replace(mapped.query, time=time))

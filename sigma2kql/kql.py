@@ -8,13 +8,12 @@ value is placed by `literals`, every operator comes from `operators`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import assert_never
 
 from sigma2kql.errors import Span
 from sigma2kql.literals import is_word
 from sigma2kql.model import And, Column, Expr, Match, Not, Or, Query, SameAs
-from sigma2kql.operators import Atom, Listed, choice, cost, folds, single
+from sigma2kql.operators import Atom, Chain, Listed, Piece, Wrap, choice, cost, folds, single
 from sigma2kql.prefilter import prefilter
 from sigma2kql.simplify import leaves, replace
 
@@ -22,26 +21,6 @@ WIDTH = 120
 # Microsoft's parser stops at about 490 chained operands (KS245); engines that recurse stop sooner.
 CHAIN = 200
 LIMIT = 10_000  # characters of a Sentinel scheduled rule's query (Microsoft Learn: "Sentinel service limits")
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """Pieces joined by `and` or `or`."""
-
-    word: str
-    items: tuple[Piece, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Wrap:
-    """A piece inside a call: `not(...)`, `coalesce(..., false)`."""
-
-    head: str
-    item: Piece
-    tail: str
-
-
-Piece = Atom | Listed | Chain | Wrap
 
 
 def emit(query: Query, prefiltered: bool = True) -> str:
@@ -206,7 +185,7 @@ def _negation(piece: Piece) -> Piece:
     return Wrap("not(", piece, ")")
 
 
-def _guarded(piece: Atom | Listed | None, negated: bool) -> Piece:
+def _guarded(piece: Piece | None, negated: bool) -> Piece:
     """A predicate that can be null becomes false instead, where a `not` would otherwise drop the row."""
     assert piece is not None
     return Wrap("coalesce(", piece, ", false)") if negated and piece.nullable else piece
@@ -240,8 +219,8 @@ def _grouped(items: Sequence[Expr[Column]]) -> list[tuple[str | None, list[Expr[
 def _flat(piece: Piece, inside: str = "") -> str:
     """On one line; `inside` is the word of the chain around it, for parentheses."""
     match piece:
-        case Atom(text, _, word):
-            return f"({text})" if word and inside and word != inside else text
+        case Atom(text):
+            return text
         case Listed(head, values, tail):
             return f"{head}{', '.join(values)}{tail}"
         case Wrap(head, item, tail):
@@ -283,7 +262,7 @@ def _tall(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
             for number, item in enumerate(balanced):
                 before = head if number == 0 else f"{indent}{word} "
                 after = tail if number == len(balanced) - 1 else ""
-                if isinstance(item, Chain) or (isinstance(item, Atom) and item.word and item.word != word):
+                if isinstance(item, Chain):
                     lines += _inner(before + "(", item, ")" + after, indent)
                 else:
                     lines += _inner(before, item, after, indent)

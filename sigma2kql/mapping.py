@@ -7,7 +7,7 @@ what the outcome's losses say; what no table can carry is an error that names fi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean
@@ -61,6 +61,13 @@ class Mapped:
     fields: Mapping[str, str]
     diagnostics: tuple[Diagnostic, ...]
     passed_over: tuple[str, ...] = ()
+    serve: Serve | None = None
+
+    def columns(self, name: str) -> tuple[Column, ...]:
+        """The columns that hold a field of the event; empty where there are none that could be grouped or shown."""
+        assert self.serve is not None
+        found = find_field(self.table, self.serve, name)
+        return found.columns if isinstance(found, FieldMap) else ()
 
 
 def map_rule(rule: Rule, where: Expr[Field], target: Target, builtin: bool = False) -> Mapped:
@@ -92,9 +99,7 @@ def map_rule(rule: Rule, where: Expr[Field], target: Target, builtin: bool = Fal
 
 
 def _with(mapped: Mapped, passed: list[str]) -> Mapped:
-    return Mapped(
-        mapped.query, mapped.table, mapped.verdict, mapped.fields, mapped.diagnostics, tuple(dict.fromkeys(passed))
-    )
+    return replace(mapped, passed_over=tuple(dict.fromkeys(passed)))
 
 
 def _refusal(rule: Rule, target: Target, refused: list[tuple[Table, Sigma2KqlError]], uses: _Uses) -> Sigma2KqlError:
@@ -141,6 +146,17 @@ def _refusal(rule: Rule, target: Target, refused: list[tuple[Table, Sigma2KqlErr
     )
 
 
+def find_field(table: Table, serve: Serve, name: str) -> FieldMap | str:
+    """How a field stands in the rows of a serve, or the reason why it does not (empty where it is simply unknown)."""
+    for fields, absent in ((serve.fields, serve.absent), (table.fields, table.absent)):
+        if name in fields:
+            return fields[name]
+        if name in absent:
+            return absent[name]
+    others = serve.others or table.others
+    return fill(others, name) if others else ""
+
+
 class _Uses:
     """What a tree asks for: its fields with their first place, and the EventIDs it selects."""
 
@@ -172,11 +188,12 @@ class _Mapper:
         self._resolve()
         if self.serve.exactness != "exact":
             self.notes.losses.append(Loss(self.serve.exactness, self.serve.why, None))
-        tree = simplify(And((self.serve.where, self._tree(where, False))))
+        rows = self.serve.where
+        tree = simplify(self._tree(where, False))
         never = [diagnostic(code, message, span, hint) for code, message, span, hint in self.notes.never]
         if tree == NEVER:
             raise Sigma2KqlError(never or [diagnostic("E410", "the rule can never match in this table", None)])
-        if clash := _contradiction(tree):
+        if clash := _contradiction((*_conjuncts(rows), *_conjuncts(tree))):
             raise Sigma2KqlError([clash])
         warnings = [diagnostic("W410", f"{d.message}: this value selects nothing", d.span, d.hint) for d in never]
         losses = list(
@@ -194,11 +211,10 @@ class _Mapper:
         kinds = {exactness for exactness, _ in losses}
         verdict: Verdict = "exact" if not kinds else "narrower" if "narrower" in kinds else "broader"
         fields = {name: describe(field) for name, field in self.maps.items()}
-        rows = simplify(self.serve.where)
-        stated = rows.items if isinstance(rows, And) else (rows,)
-        asked = tuple(e for e in (tree.items if isinstance(tree, And) else (tree,)) if e not in stated)
-        query = Query(self.name, rows, simplify(And(asked)), self.table.time, self.table.columns)
-        return Mapped(query, self.table, verdict, fields, tuple(warnings))
+        stated = _conjuncts(rows)
+        asked = tuple(e for e in _conjuncts(tree) if e not in stated)
+        query = Query(self.name, rows, asked[0] if len(asked) == 1 else And(asked), self.table.time, self.table.columns)
+        return Mapped(query, self.table, verdict, fields, tuple(warnings), serve=self.serve)
 
     # -- fields ------------------------------------------------------------------------------------------------------
 
@@ -212,7 +228,7 @@ class _Mapper:
                         diagnostic("E403", f"{self.name} has no text that keywords could be searched in", span)
                     )
                 continue
-            found = self._field(name)
+            found = find_field(self.table, self.serve, name)
             if isinstance(found, FieldMap):
                 self.maps[name] = found
             else:
@@ -228,20 +244,6 @@ class _Mapper:
                 )
         if problems:
             raise Sigma2KqlError(problems)
-
-    def _field(self, name: str) -> FieldMap | str:
-        """How the field stands here, or the reason why it does not (empty where it is simply unknown)."""
-        serve, table = self.serve, self.table
-        if name in serve.fields:
-            return serve.fields[name]
-        if name in serve.absent:
-            return serve.absent[name]
-        if name in table.fields:
-            return table.fields[name]
-        if name in table.absent:
-            return table.absent[name]
-        others = serve.others or table.others
-        return fill(others, name) if others else ""
 
     def _keyword_columns(self) -> tuple[Column, ...]:
         return self.serve.keywords or self.table.keywords
@@ -426,10 +428,14 @@ def describe(field: FieldMap) -> str:
     return f"{text} ({field.transform})" if field.transform else text
 
 
-def _contradiction(tree: Expr[Column]) -> Diagnostic | None:
+def _conjuncts(tree: Expr[Column]) -> tuple[Expr[Column], ...]:
+    return tree.items if isinstance(tree, And) else (tree,)
+
+
+def _contradiction(conjuncts: tuple[Expr[Column], ...]) -> Diagnostic | None:
     """Two conjuncts that ask one column for different whole values: such a query can never fire."""
     allowed: dict[str, tuple[set[str], Span | None]] = {}
-    for conjunct in tree.items if isinstance(tree, And) else (tree,):
+    for conjunct in conjuncts:
         asked = _values(conjunct)
         if asked is None:
             continue

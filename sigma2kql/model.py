@@ -41,10 +41,10 @@ class Column:
 
     text: str
     type: KqlType
-    reads: tuple[str, ...]
-    kind: Literal["stored", "property", "json", "xml", "pair", "computed"] = "stored"
-    key: tuple[str, ...] = ()
-    name: str = ""  # what a query calls it when it has to be computed once and used often
+    reads: tuple[str, ...] = field(compare=False)
+    kind: Literal["stored", "property", "json", "xml", "pair", "computed"] = field(default="stored", compare=False)
+    key: tuple[str, ...] = field(default=(), compare=False)
+    name: str = field(default="", compare=False)  # what a query calls it when it has to be computed once and used often
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -56,6 +56,8 @@ class Wildcard(Enum):
 
     ANY = "*"
     ONE = "?"
+
+    __hash__ = object.__hash__  # members are singletons; Enum's own hash is slow, and trees are hashed often
 
 
 ANY = Wildcard.ANY

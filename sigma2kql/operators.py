@@ -31,16 +31,14 @@ from sigma2kql.model import (
     SameAs,
     Text,
 )
-from sigma2kql.regex import matches_empty, translate, wildcard_regex
 
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """A finished predicate. `word` is the and/or at its top, where it has one; `nullable`: may be null instead of false."""
+    """A finished predicate. `nullable`: may be null instead of false."""
 
     text: str
     nullable: bool = False
-    word: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +50,27 @@ class Listed:
     tail: str
     nullable: bool = False
 
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Pieces joined by `and` or `or`; `nullable` as a whole."""
+
+    word: str
+    items: tuple[Piece, ...]
+    nullable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wrap:
+    """A piece inside a call: `not(...)`, `coalesce(..., false)`."""
+
+    head: str
+    item: Piece
+    tail: str
+    nullable: bool = False
+
+
+Piece = Atom | Listed | Chain | Wrap
 
 Shape = Literal["equals", "startswith", "endswith", "contains"]
 
@@ -81,14 +100,14 @@ _DATE_PARTS = {
 }
 
 
-def single(leaf: Match[Column], opposite: bool = False) -> Atom | Listed | None:
+def single(leaf: Match[Column], opposite: bool = False) -> Piece | None:
     """One test; with `opposite` its exact complement where the language has one (else None)."""
     column, test = leaf.subject, leaf.test
     match test:
         case Text():
             return _text(column, test, opposite)
         case Regex(pattern, flags):
-            return None if opposite else _regex(column, translate(pattern, flags))
+            return None if opposite else _translated(column, pattern, flags)
         case Cidr():
             return None if opposite else _cidr(column, [test])
         case Number("==", value):
@@ -132,7 +151,7 @@ def folds(leaf: Match[Column]) -> str | None:
             return None
 
 
-def choice(kind: str, group: Sequence[Match[Column]], opposite: bool = False) -> Atom | Listed | None:
+def choice(kind: str, group: Sequence[Match[Column]], opposite: bool = False) -> Piece | None:
     """Tests of one kind on one column, joined by `or`, as one list."""
     if len(group) == 1:
         return single(group[0], opposite)
@@ -194,7 +213,7 @@ def shape(test: Text) -> tuple[Shape, str] | None:
             return None
 
 
-def _text(column: Column, test: Text, opposite: bool) -> Atom | None:
+def _text(column: Column, test: Text, opposite: bool) -> Piece | None:
     if test.parts == ():
         return Atom(_presence(column, present=opposite))
     if test.parts == (ANY,):
@@ -208,7 +227,9 @@ def _text(column: Column, test: Text, opposite: bool) -> Atom | None:
         case (str(start), any_, str(end)) if any_ is ANY and not _meet(start, end):
             first = _compare(column, "startswith", start, test.cased, False)
             last = _compare(column, "endswith", end, test.cased, False)
-            return Atom(f"{first.text} and {last.text}", word="and")
+            return Chain("and", (first, last))
+    from sigma2kql.regex import wildcard_regex
+
     return _regex(column, wildcard_regex(test.parts, test.cased))
 
 
@@ -227,11 +248,19 @@ def _meet(start: str, end: str) -> bool:
     return any(first.endswith(last[:n]) for n in range(1, min(len(first), len(last)) + 1))
 
 
-def _regex(column: Column, pattern: str) -> Atom:
+def _translated(column: Column, pattern: str, flags: str) -> Piece:
+    from sigma2kql.regex import translate
+
+    return _regex(column, translate(pattern, flags))
+
+
+def _regex(column: Column, pattern: str) -> Piece:
     """An empty text is a missing one here, and nothing is found in a missing text."""
     text = f"{_string(column)} matches regex {quoted(pattern)}"
+    from sigma2kql.regex import matches_empty
+
     if matches_empty(pattern):
-        return Atom(f"{_presence(column, present=True)} and {text}", word="and")
+        return Chain("and", (Atom(_presence(column, present=True)), Atom(text)))
     return Atom(text)
 
 
@@ -242,11 +271,11 @@ def _presence(column: Column, present: bool) -> str:
     return f"{'isnotnull' if present else 'isnull'}({column.text})"
 
 
-def _same(column: Column, test: SameAs[Column]) -> Atom:
+def _same(column: Column, test: SameAs[Column]) -> Piece:
     """Both must be present: two empty texts would be equal, and every text contains the empty one."""
     how = _OPERATORS[test.shape, test.cased][0]
     present = _string(test.other if test.shape != "equals" else column)
-    return Atom(f"isnotempty({present}) and {_string(column)} {how} {_string(test.other)}", word="and")
+    return Chain("and", (Atom(f"isnotempty({present})"), Atom(f"{_string(column)} {how} {_string(test.other)}")))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -262,7 +291,7 @@ def _numeric(column: Column) -> str:
     return column.text if column.type in _NUMERIC else f"todouble({column.text})"
 
 
-def _cidr(column: Column, networks: Sequence[Cidr]) -> Atom | Listed:
+def _cidr(column: Column, networks: Sequence[Cidr]) -> Piece:
     """Right for IPv4, IPv6 and IPv4-mapped addresses; null or false for everything else.
 
     ipv6_is_match() takes both families in one call. Over several networks one call a family: the IPv4 function gives null on
@@ -275,11 +304,11 @@ def _cidr(column: Column, networks: Sequence[Cidr]) -> Atom | Listed:
         return Atom(f"ipv6_is_match({subject}, {quoted(texts[0])})", nullable=True)
     v4 = [n for n in dict.fromkeys(networks) if n.version == 4]
     v6 = [n.network for n in dict.fromkeys(networks) if n.version == 6] + [_mapped(n.network) for n in v4]
-    six = f"ipv6_is_in_any_range({subject}, {', '.join(map(quoted, v6))})"
+    six = Listed(f"ipv6_is_in_any_range({subject}, ", tuple(map(quoted, v6)), ")", nullable=True)
     if not v4:
-        return Atom(six, nullable=True)
-    four = f"ipv4_is_in_any_range({subject}, {', '.join(quoted(n.network) for n in v4)})"
-    return Atom(f"{four} or {six}", nullable=True, word="or")
+        return six
+    four = Listed(f"ipv4_is_in_any_range({subject}, ", tuple(quoted(n.network) for n in v4), ")", nullable=True)
+    return Chain("or", (four, six), nullable=True)
 
 
 def _mapped(network: str) -> str:

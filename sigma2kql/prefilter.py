@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from sigma2kql.literals import identifier, quoted
 from sigma2kql.model import ANY, And, Column, Expr, Match, Not, OneOf, Or, Part, Regex, Text
 from sigma2kql.operators import Atom, Listed
-from sigma2kql.regex import required_literals, translate
 
 # Over 128 values Kusto does not use the index (Microsoft Learn: "has_any operator").
 MOST = 128
@@ -116,8 +115,13 @@ def _leaf(leaf: Match[Column]) -> _Gate | None:
                 return None
             return _Gate(((stored, term),), free=whole and column.kind == "stored" and column.type == "string")
         case Regex(pattern, flags):
+            from sigma2kql.regex import required_literals, translate
+
             gates = [
-                _union(_Gate(((stored, term),)) if (term := _best(_terms(text.parts, column.kind == "stored"))) else None for text in clause)
+                _union(
+                    _Gate(((stored, term),)) if (term := _best(_terms(text.parts, column.kind == "stored"))) else None
+                    for text in clause
+                )
                 for clause in required_literals(translate(pattern, flags))
             ]
             return min((gate for gate in gates if gate is not None), key=lambda gate: gate.cost, default=None)
@@ -143,7 +147,9 @@ def _terms(parts: Sequence[Part], as_stored: bool) -> list[str]:
         after = parts[number + 1] if number + 1 < len(parts) else None
         for run in _RUN.finditer(part):
             left = _closed(part[run.start() - 1]) if run.start() else _edge(before, number == 0, as_stored)
-            right = _closed(part[run.end()]) if run.end() < len(part) else _edge(after, number + 1 == len(parts), as_stored)
+            right = (
+                _closed(part[run.end()]) if run.end() < len(part) else _edge(after, number + 1 == len(parts), as_stored)
+            )
             if left and right and run.end() - run.start() >= 3:
                 found.append(run.group())
     return found
@@ -156,5 +162,7 @@ def _closed(char: str) -> bool:
 def _edge(neighbour: Part | None, at_end: bool, as_stored: bool) -> bool:
     """Whether the text surely ends here, or a delimiter surely stands here."""
     if isinstance(neighbour, OneOf):
-        return all(_closed(char) or (as_stored and not char.isascii() and not char.isalnum()) for char in neighbour.chars)
+        return all(
+            _closed(char) or (as_stored and not char.isascii() and not char.isalnum()) for char in neighbour.chars
+        )
     return at_end and neighbour is not ANY

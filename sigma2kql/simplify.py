@@ -50,6 +50,9 @@ def _flatten(
     """
     kept: dict[Expr[S], None] = {}
     for item in items:
+        if isinstance(item, Match):
+            kept[item] = None
+            continue
         small = simplify(item)
         if isinstance(small, same):
             kept.update(dict.fromkeys(small.items))
@@ -57,9 +60,11 @@ def _flatten(
             return other(())
         else:
             kept[small] = None
-    absorbed = [e for e in kept if isinstance(e, other) and any(part in kept for part in e.items)]
-    for item in absorbed:
-        del kept[item]
+    parts = [e for e in kept if isinstance(e, other)]
+    if len(parts) < len(kept):
+        for whole in parts:
+            if any(part in kept for part in whole.items):
+                del kept[whole]
     return next(iter(kept)) if len(kept) == 1 else same(tuple(kept))
 
 
