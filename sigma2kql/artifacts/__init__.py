@@ -196,7 +196,7 @@ def _lost_in_terraform(artifact: Artifact, settings: Settings) -> str:
 
 
 def _yaml(document: Mapping[str, Any]) -> str:
-    import yaml  # noqa: PLC0415 (only for YAML)
+    import yaml
 
     text = _template("yaml").render(document=document)
     _agrees(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), document)  # noqa: S506 (safe)
@@ -224,7 +224,7 @@ def _agrees(found: Any, wanted: Any) -> None:
 
 @cache
 def _template(name: str) -> Template:
-    import jinja2  # noqa: PLC0415 (heavy)
+    import jinja2
 
     folder = Path(__file__).resolve().parent.parent / "templates"
     environment = jinja2.Environment(

@@ -30,9 +30,8 @@ class Attack:
 def from_tags(tags: Iterable[str]) -> Attack:
     """The ATT&CK of Sigma tags (`attack.stealth`, `attack.t1218.011`; other name spaces are not ATT&CK tactics)."""
     names = [tag.lower()[7:] for tag in tags if tag.lower().startswith("attack.")]
-    table = facts("attack")["tags"]
     return resolve(
-        [table.get(name.replace("_", "-"), name) for name in names if not re.fullmatch(r"[tgs]\d{4}(\.\d{3})?", name)],
+        [name for name in names if not re.fullmatch(r"[a-z]{1,2}\d{4}(\.\d{3})?", name)],  # groups, software, sources
         [name.upper() for name in names if re.fullmatch(r"t\d{4}(\.\d{3})?", name)],
     )
 

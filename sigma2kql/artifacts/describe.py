@@ -101,7 +101,7 @@ def describe(
         notes.say("E704", "the document gives no query, so there is nothing to deploy")
         raise Sigma2KqlError(notes)
     if output_columns is None and compiled.query is not None and not isinstance(document, Correlation | NativeQuery):
-        output_columns = compiled.columns  # a filter keeps every column of its table, these among them
+        output_columns = compiled.query.columns or compiled.columns  # rows are only filtered, so every column stays
     read = scan(compiled.kql)
     common = _common(compiled, kind, limits=limits, settings=settings, columns=output_columns, read=read, notes=notes)
     artifact: Artifact
@@ -393,11 +393,11 @@ def _schedule(compiled: Compiled, settings: Settings, notes: _Notes) -> Schedule
     document = compiled.document
     if isinstance(document, Correlation):
         span = max(_minutes(document.timespan), 5 * MINUTE)
-        if span > 14 * DAY:
-            notes.say("E705", f"the correlation spans {document.timespan} seconds; a rule looks back at most 14 days")
         frequency = _minutes(settings.frequency or min(span, HOUR))
         period = _minutes(settings.period or min(span + frequency, 14 * DAY))
-        if period < span:
+        if span > 14 * DAY:
+            notes.say("E705", f"the correlation spans {document.timespan} seconds; a rule looks back at most 14 days")
+        elif period < span:
             notes.say("E705", "queryPeriod is shorter than the correlation's timespan")
     else:
         frequency = _minutes(settings.frequency or min(settings.period or HOUR, HOUR))

@@ -22,7 +22,7 @@ def deploy_folder() -> Path:
 @cache
 def facts(name: str) -> Mapping[str, Any]:
     """The content of `mappings/deploy/<name>.yml`."""
-    import yaml  # noqa: PLC0415 (only when a fact is asked for)
+    import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     with (deploy_folder() / f"{name}.yml").open(encoding="utf-8") as stream:

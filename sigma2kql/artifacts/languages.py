@@ -77,9 +77,10 @@ def yaml_literal(value: Any, indent: int = 0) -> str:
         return "\n" + "\n".join(f"{pad}  {yaml_text(str(k))}:{yaml_literal(v, indent + 2)}" for k, v in value.items())
     if isinstance(value, list | tuple) and value:
         return "\n" + "\n".join(f"{pad}- {_yaml_item(item, indent)}" for item in value)
-    if isinstance(value, str) and _fits_block(value):
-        lines = value[:-1].split("\n")
-        return " |\n" + "\n".join(f"{pad}  {line}" if line else "" for line in lines)
+    if isinstance(value, str) and "\n" in value and _fits_block(value.removesuffix("\n")):
+        lines = value.removesuffix("\n").split("\n")
+        mark = "|" if value.endswith("\n") else "|-"
+        return f" {mark}\n" + "\n".join(f"{pad}  {line}" if line else "" for line in lines)
     if isinstance(value, str):
         return " " + yaml_text(value)
     return " " + json.dumps(value)
@@ -93,12 +94,10 @@ def _yaml_item(item: Any, indent: int) -> str:
     return yaml_text(item) if isinstance(item, str) else json.dumps(item)
 
 
-def _fits_block(text: str) -> bool:
-    """Whether a block scalar `|` holds exactly this text: printable lines, the last one ended, no blank first."""
-    body = text[:-1]
+def _fits_block(body: str) -> bool:
+    """Whether a block scalar holds exactly these lines: printable, no blank first, no empty last, none only blanks."""
     return (
-        text.endswith("\n")
-        and bool(PRINTABLE.fullmatch(text))
+        bool(PRINTABLE.fullmatch(body))
         and body[:1] not in ("", " ", "\t", "\n")
         and not body.endswith("\n")
         and all(line.strip(" \t") or not line for line in body.split("\n"))
@@ -309,7 +308,7 @@ class HclReader:
 
     def string(self) -> str:
         if self.take(f"<<{HEREDOC}\n"):
-            end = re.compile(rf"^\s*{HEREDOC}$", re.MULTILINE).search(self.text, self.at)
+            end = re.compile(rf"^[ \t]*{HEREDOC}$", re.MULTILINE).search(self.text, self.at)
             if end is None:
                 raise ValueError("here-document without end")
             body, self.at = self.text[self.at : end.start()], end.end()

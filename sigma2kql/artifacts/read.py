@@ -54,7 +54,7 @@ def _bad(text: str, message: str) -> Sigma2KqlError:
 
 
 def _documents(text: str) -> list[Mapping[str, Any]]:
-    import yaml  # noqa: PLC0415 (only for YAML)
+    import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     if len(text) > MOST:

@@ -57,7 +57,7 @@ def scan(query: str) -> Scan:
     everything = tokens(query)
     code = [token for token in everything if token.kind != "comment"]
     bound = _bound(code)
-    pairs = list(zip(code, [*code[1:], Token("end", "")], strict=True))
+    pairs = list(zip(code, [*code[1:], Token("end", "")], strict=False))
     functions = [a.text for a, b in pairs if a.kind == "name" and b.text == "("]
     operators = [b.text for a, b in pairs if a.text == "|" and b.kind in ("name", "operator")]
     words = [token.text for token in code if token.kind in ("name", "operator")]
