@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from sigma2kql.errors import Diagnostic, Source, Span, diagnostic, did_you_mean
+from sigma2kql.errors import Diagnostic, Source, did_you_mean
 from sigma2kql.model import And, Expr, Field, Not, Or
-from sigma2kql.yamltree import YamlScalar, locate
+from sigma2kql.yamltree import Fault, YamlScalar
 
 if TYPE_CHECKING:
     from lark import Lark
@@ -28,8 +26,7 @@ MAX_COMPARED = 2_000_000
 MAX_FAULTS = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(NamedTuple):
     """One search identifier; offsets count from the start of the condition."""
 
     name: str
@@ -37,8 +34,7 @@ class Named:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Quantified:
+class Quantified(NamedTuple):
     """`1 of pattern` or `all of pattern`."""
 
     quantifier: Literal["any", "all"]
@@ -47,8 +43,7 @@ class Quantified:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(NamedTuple):
     """Operands of `and`, `or` or `not`, and how many of these levels are below."""
 
     operator: Literal["and", "or", "not"]
@@ -57,17 +52,6 @@ class Joined:
 
 
 Condition: TypeAlias = Named | Quantified | Joined
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What is wrong with a condition and where; offsets count from its start."""
-
-    code: str
-    message: str
-    start: int
-    end: int
-    hint: str = ""
 
 
 class _TooDeep(Exception):  # noqa: N818
@@ -108,7 +92,9 @@ def _join(operator: Literal["and", "or", "not"], items: list[Condition]) -> Cond
 
 @cache
 def _parser() -> Lark:
-    from lark import Lark  # a third of the time that a short run takes
+    from pathlib import Path
+
+    from lark import Lark  # takes a third of the time of a short run
 
     grammar = Path(__file__).with_name("condition.lark").read_text(encoding="utf-8")
     # the basic lexer: a keyword is never read as a name, wherever it stands
@@ -129,6 +115,9 @@ def parse(text: str) -> Condition | Fault:
     fault = _refused_forms(text) or _brackets(text)
     if fault is not None:
         return fault
+    plain = _conjunction(text)
+    if plain is not None:
+        return plain
     from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedToken
 
     try:
@@ -145,6 +134,38 @@ def parse(text: str) -> Condition | Fault:
     except UnexpectedEOF:
         return Fault("E301", "the condition ends too early", len(text.rstrip()), len(text.rstrip()))
     return tree
+
+
+_WORD = re.compile(r"[\w.*-]+|\S")
+_KEYWORDS = frozenset({"and", "or", "not"})
+_OPERAND = re.compile(
+    r"\s*(?P<not>not\s+)?(?:(?P<quantifier>1|any|all)\s+of\s+(?P<pattern>[\w.*-]+)|(?P<name>[\w.-]+))"
+    r"(?:\s+(?P<and>and)(?=\s)|\s*\Z)"
+)
+
+
+def _conjunction(text: str) -> Condition | None:
+    """What most rules say: names and patterns, each perhaps negated, joined by `and`; None for everything else.
+
+    It gives what the grammar gives, without it: loading lark would double the time of a short run.
+    """
+    operands: list[Condition] = []
+    more, at = True, 0
+    while more:
+        found = _OPERAND.match(text, at)
+        if found is None:
+            return None
+        part = "name" if found["pattern"] is None else "pattern"
+        word, end = found[part], found.end(part)
+        if word.lower() in _KEYWORDS:
+            return None
+        operand: Condition = Named(word, found.start(part), end)
+        if part == "pattern":
+            kind: Literal["any", "all"] = "all" if found["quantifier"] == "all" else "any"
+            operand = Quantified(kind, word, found.start("quantifier"), end)
+        operands.append(operand if found["not"] is None else _join("not", [operand]))
+        more, at = found["and"] is not None, found.end()
+    return operands[0] if len(operands) == 1 else _join("and", operands)
 
 
 _FLATTEN = "give part of it a search identifier of its own, or remove needless parentheses"
@@ -191,9 +212,6 @@ def _brackets(text: str) -> Fault | None:
     return None
 
 
-_WORD = re.compile(r"[\w.*-]+|\S")
-
-
 def _unexpected(text: str, start: int, end: int) -> Fault:
     word = text[start:end]
     before = None
@@ -238,23 +256,17 @@ def read_condition(
     """
     parsed = parse(node.text)
     if isinstance(parsed, Fault):
-        _report(source, node, parsed, problems)
+        problems.append(parsed.diagnostic(source, node))
         return None
     for found in _OPERATOR.finditer(node.text):
         if found[0] not in names:
             fault = Fault("W302", f"`{found[0]}` in upper case", *found.span(), f"write `{found[0].lower()}`")
-            _report(source, node, fault, problems)
+            problems.append(fault.diagnostic(source, node))
             break
     resolver = _Resolver(names, used)
     expr = resolver.resolve(parsed)
-    for fault in resolver.faults:
-        _report(source, node, fault, problems)
+    problems.extend(fault.diagnostic(source, node) for fault in resolver.faults)
     return None if resolver.faults else expr
-
-
-def _report(source: Source, node: YamlScalar, fault: Fault, problems: list[Diagnostic]) -> None:
-    at: Span = locate(source, node, fault.start, fault.end)
-    problems.append(diagnostic(fault.code, fault.message, at, fault.hint))
 
 
 class _Resolver:

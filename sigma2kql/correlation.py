@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from sigma2kql.errors import Diagnostic, Source, Span, diagnostic, did_you_mean
 from sigma2kql.model import CorrelationType, Reference, Threshold
-from sigma2kql.yamltree import YamlList, YamlMap, YamlNode, YamlScalar, locate, span
+from sigma2kql.yamltree import Fault, YamlList, YamlMap, YamlNode, YamlScalar, locate, span
 
 TYPES: tuple[str, ...] = get_args(CorrelationType)
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800, "M": 2_592_000, "y": 31_536_000}
@@ -191,12 +191,11 @@ class CorrelationReader:
 
     def expression(self, node: YamlScalar, rules: tuple[Reference, ...]) -> str | None:
         """A condition over rule names: it must parse, and name exactly the rules listed."""
-        from sigma2kql.condition import Fault, Joined, Named, Quantified, parse
+        from sigma2kql.condition import Joined, Named, Quantified, parse
 
         parsed = parse(node.text)
         if isinstance(parsed, Fault):
-            at = locate(self.source, node, parsed.start, parsed.end)
-            self.problems.append(diagnostic(parsed.code, parsed.message, at, parsed.hint))
+            self.problems.append(parsed.diagnostic(self.source, node))
             return None
         known = {reference.name: reference for reference in rules}
         named: set[str] = set()

@@ -64,8 +64,7 @@ class _Reader:
             field = Field(name or None, locate(source, key, 0, len(name)))
         chain = read_chain(modifiers, not name) if bar else NO_MODIFIERS if name else KEYWORD
         for fault in chain.faults:
-            at = locate(source, key, len(name) + fault.start, len(name) + fault.end)
-            self.report(fault.code, fault.message, at, fault.hint)
+            self.problems.append(fault.diagnostic(source, key, len(name)))
         if isinstance(value, YamlScalar):
             values: list[YamlNode] = [value]
         elif isinstance(value, YamlList):

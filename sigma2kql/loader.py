@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sigma2kql.condition import read_condition
-from sigma2kql.correlation import CorrelationReader, read_references
 from sigma2kql.detection import read_detection
 from sigma2kql.errors import Diagnostic, Source, Span, diagnostic, did_you_mean, fail
 from sigma2kql.metadata import LEVELS, MetadataReader, read_logsource
@@ -248,6 +247,8 @@ class _Reader:
             return ()
         if (isinstance(node, YamlScalar) and node.text == "any") or (isinstance(node, YamlList) and not node.items):
             return ()
+        from sigma2kql.correlation import read_references  # few documents need it
+
         return read_references(self.source, "rules", node, "E240", self.problems)
 
     def where(self, key: YamlScalar, section: YamlMap, reserved: set[str]) -> Expr[Field] | None:
@@ -298,6 +299,8 @@ class _Reader:
         found = self.section("correlation")
         if found is None:
             return self.broken("correlation", meta)
+        from sigma2kql.correlation import CorrelationReader
+
         reader = CorrelationReader(self.source, *found, self.problems)
         section = reader.read()
         generate = section.generate or reader.flag("generate", self.root.get("generate"))

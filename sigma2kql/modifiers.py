@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from sigma2kql.errors import Span, did_you_mean, fail
 from sigma2kql.model import (
@@ -38,7 +38,7 @@ from sigma2kql.model import (
     Test,
     Text,
 )
-from sigma2kql.yamltree import YamlScalar
+from sigma2kql.yamltree import Fault, YamlScalar
 
 MAX_SUBSTITUTIONS = 10_000
 
@@ -350,8 +350,7 @@ def exists(_draft: Draft, node: YamlScalar) -> Draft:
 # The table
 
 
-@dataclass(frozen=True, slots=True)
-class Modifier:
+class Modifier(NamedTuple):
     """`after`: what may stand before it in the same key; nothing means that it must come first. `event`: also allowed
     for keywords, which have no field."""
 
@@ -399,22 +398,11 @@ MODIFIERS: Mapping[str, Modifier] = {
 _KNOWN = frozenset(MODIFIERS) | _LISTS
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A mistake in the modifiers of a key; `start` and `end` count from the first `|`."""
-
-    code: str
-    message: str
-    start: int
-    end: int
-    hint: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(NamedTuple):
     """The modifiers of one key, checked: what is applied to each value, how values join, whether the whole is negated.
 
-    `wrap` says what contains, startswith and endswith come to where nothing else is applied: ANY before, ANY behind.
+    Offsets of `faults` count from the first `|`. `wrap` says what contains, startswith and endswith come to where
+    nothing else is applied: ANY before, ANY behind.
     """
 
     names: tuple[str, ...]

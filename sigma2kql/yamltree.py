@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 from yaml.constructor import SafeConstructor
@@ -151,6 +151,22 @@ def trap(node: YamlScalar) -> str:
 
 # --------------------------------------------------------------------------------------------------------------------
 # Positions inside a scalar
+
+
+class Fault(NamedTuple):
+    """What is wrong with a part of a scalar; `start` and `end` count from the start of its text."""
+
+    code: str
+    message: str
+    start: int
+    end: int
+    hint: str = ""
+
+    def diagnostic(self, source: Source, node: YamlScalar, offset: int = 0) -> Diagnostic:
+        """The same at its place in the source."""
+        at = locate(source, node, offset + self.start, offset + self.end)
+        return diagnostic(self.code, self.message, at, self.hint)
+
 
 _ESCAPED_SPACE = re.compile(r"\\(?:[nrt ]|\r?\n)")
 
