@@ -299,7 +299,7 @@ def _read_evtx(file: EventFile, source: Path) -> Iterator[Event]:
     """Records in order of the file. They are parsed in a child: the parser can loop for ever on a corrupt file."""
     if find_spec("evtx") is None:
         raise _extra_missing(file.path, "EVTX", "evtx")
-    most = _check_evtx(file, source)
+    stated, most = _check_evtx(file, source)
     seconds = file.limits.record_seconds
     child = _idle_child()
     finished = False
@@ -320,6 +320,8 @@ def _read_evtx(file: EventFile, source: Path) -> Iterator[Event]:
             if value is not UNREADABLE:
                 yield from events_in(file, value, f"#{number}", "evtx")
         finished = True
+        if number < stated:
+            file.bad("E663", f"damaged EVTX: only {number} of its {stated} records could be read")
     except ChildEnded as ended:
         raise fail("E663", f"damaged EVTX: its parser was stopped ({ended})", place(file.path)) from None
     finally:
@@ -329,18 +331,25 @@ def _read_evtx(file: EventFile, source: Path) -> Iterator[Event]:
             child.close()
 
 
-def _check_evtx(file: EventFile, source: Path) -> int:
-    """Reports a file that is shorter than its header says, which the parser would not; how many records it can hold.
+def _check_evtx(file: EventFile, source: Path) -> tuple[int, int]:
+    """How many records the file says it holds, and how many it has room for. Reports a truncated file.
 
-    Layout: https://learn.microsoft.com/openspecs/windows_protocols/ms-even6
+    The parser is silent where chunks are missing or broken, so what it yields is held against these numbers.
+    Layout (header, then chunks of 64 KiB with the numbers of their first and last record):
+    https://learn.microsoft.com/openspecs/windows_protocols/ms-even6
     """
     size = source.stat().st_size
+    stated = 0
     with source.open("rb") as raw:
-        header = raw.read(128)
-    chunks = int.from_bytes(header[42:44], "little")
-    if size < EVTX_HEADER + chunks * EVTX_CHUNK or (size - EVTX_HEADER) % EVTX_CHUNK:
-        file.bad("E663", f"truncated EVTX: {size} bytes cannot hold the {chunks} chunks of its header in full")
-    return max(size, 1) // EVTX_RECORD
+        chunks = int.from_bytes(raw.read(128)[42:44], "little")
+        if size < EVTX_HEADER + chunks * EVTX_CHUNK or (size - EVTX_HEADER) % EVTX_CHUNK:
+            file.bad("E663", f"truncated EVTX: {size} bytes cannot hold the {chunks} chunks of its header in full")
+        for at in range(EVTX_HEADER, size - 24, EVTX_CHUNK):
+            raw.seek(at)
+            first, last = (int.from_bytes(raw.read(8 * n)[-8:], "little") for n in (2, 1))
+            if 0 < first <= last < first + EVTX_CHUNK // EVTX_RECORD:  # an unused chunk says otherwise
+                stated += last - first + 1
+    return stated, max(size, 1) // EVTX_RECORD
 
 
 _IDLE: list[tuple[int, LineChild]] = []  # parsers that wait for the next file, with the process that started them
