@@ -171,7 +171,7 @@ def _conjunction(text: str) -> Condition | None:
 _FLATTEN = "give part of it a search identifier of its own, or remove needless parentheses"
 _COUNTED = re.compile(r"(?<![\w.*-])(?:(?!1\s)\d+|none|no|not)\s+of(?![\w.*-])", re.IGNORECASE)
 _OF_LIST = re.compile(r"(?<![\w.*-])(?:1|any|all)\s+of\s*\(", re.IGNORECASE)
-_NEAR = re.compile(r"(?<![\w.*-])near\s+[\w(]", re.IGNORECASE)
+_NEAR = re.compile(r"(?<![\w.*-])near(?=\s+[\w(])", re.IGNORECASE)
 _CORRELATE = "write a correlation rule (`correlation:` with event_count, value_count, temporal...)"
 
 
@@ -183,7 +183,7 @@ def _refused_forms(text: str) -> Fault | None:
         return Fault("E305", what, bar, len(text.rstrip()), _CORRELATE)
     if near := _NEAR.match(text.lstrip()):
         lead = len(text) - len(text.lstrip())
-        return Fault("E305", "`near` is no longer part of the Sigma language", lead, lead + near.end() - 1, _CORRELATE)
+        return Fault("E305", "`near` is no longer part of the Sigma language", lead, lead + near.end(), _CORRELATE)
     if counted := _COUNTED.search(text):
         hint = "write `not 1 of ...`" if counted[0][:1].lower() == "n" else "only `1 of`, `any of` and `all of` exist"
         return Fault(

@@ -331,7 +331,7 @@ def test_placeholders_are_found_and_replaced() -> None:
 def test_too_many_combinations_are_refused() -> None:
     tree, _ = read("f|expand: '%a%%b%%c%'")
     with pytest.raises(Sigma2KqlError, match="E226"):
-        substitute(tree, dict.fromkeys("abc", [str(i) for i in range(100)]))
+        substitute(tree, {name: [str(i) for i in range(100)] for name in "abc"})
 
 
 def escape(parts) -> str:
