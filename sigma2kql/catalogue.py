@@ -51,9 +51,9 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "E106": Entry(
         "error",
-        "aliases expand without bound",
-        "An alias that contains itself, or aliases of aliases, can make a small text endlessly large.",
-        "Write the values out, or use fewer levels of aliases.",
+        "aliases or templates expand without bound",
+        "An alias that contains itself, aliases of aliases, or a long template can make a small text endlessly large.",
+        "Write the values out, or use fewer levels of aliases; split the file.",
     ),
     "E107": Entry(
         "error",

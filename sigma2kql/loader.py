@@ -41,6 +41,8 @@ from sigma2kql.yamltree import (
     span,
 )
 
+MAX_MERGED = 4 * MAX_SIZE
+
 Kind = Literal["detection", "correlation", "filter", "native"]
 
 
@@ -105,13 +107,15 @@ def _read(source: Source, index: int, document: YamlDocument, templates: _Templa
 class _Templates:
     """What `action` documents of one file leave behind: the template and the last rule, both before reading."""
 
-    __slots__ = ("broken", "previous", "source", "template")
+    __slots__ = ("broken", "budget", "previous", "previous_size", "source", "template")
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.template: YamlMap | None = None
         self.previous: YamlMap | None = None
         self.broken: YamlMap | None = None
+        self.previous_size = 0
+        self.budget = MAX_MERGED
 
     def apply(self, root: YamlMap, problems: list[Diagnostic]) -> YamlMap | None:
         """The document as it is to be read: with the template merged in, which wins; None for a template itself."""
@@ -119,7 +123,11 @@ class _Templates:
             return root
         node = root.get("action")
         if node is None:
+            size = 0 if self.template is None else self.template.end - self.template.start
+            if not self.affordable(size, root, problems):
+                return root
             merged = root if self.template is None else merge(root, self.template)
+            self.previous_size = size
         else:
             body = YamlMap({key: entry for key, entry in root.entries.items() if key != "action"}, root.start, root.end)
             action = node.text if isinstance(node, YamlScalar) else ""
@@ -131,14 +139,25 @@ class _Templates:
                 hint = did_you_mean(action, ("global", "reset", "repeat")) or "one of global, reset, repeat"
                 problems.append(diagnostic("E113", f"unknown action `{action}`", span(self.source, node), hint))
                 return body
-            merged = merge(self.previous or self.template or YamlMap({}, root.start, root.end), body)
-            merged = YamlMap(merged.entries, root.start, root.end)
+            below = self.previous or self.template or YamlMap({}, root.start, root.end)
+            if not self.affordable(self.previous_size, root, problems):
+                return body
+            merged = YamlMap(merge(below, body).entries, root.start, root.end)
         if self.broken is not None:
             line = self.source.position(self.broken.start)[0]
             at = Span(self.source, root.start, root.start + 1)
             problems.append(diagnostic("E114", f"the template on line {line} is broken, and with it this rule", at))
         self.previous = merged
+        self.previous_size += root.end - root.start
         return merged
+
+    def affordable(self, size: int, root: YamlMap, problems: list[Diagnostic]) -> bool:
+        """Whether `size` more characters of templates may be read again; a short file could ask for it without end."""
+        self.budget -= size
+        if self.budget < 0:
+            message = f"the templates of this file expand to more than {MAX_MERGED:,} characters"
+            problems.append(diagnostic("E106", message, Span(self.source, root.start, root.start + 1)))
+        return self.budget >= 0
 
 
 def merge(below: YamlMap, above: YamlMap) -> YamlMap:

@@ -382,7 +382,7 @@ class _Builder:
             return _nothing(start)
         if not self.shared:
             return self.collection(node, depth)
-        self.count += len(node.value) + 1
+        self.count += _weight(node)
         if id(node) in self.open or self.count > MAX_EXPANDED:
             cyclic = id(node) in self.open
             if cyclic or not any(p.code == "E106" for p in self.problems):
@@ -485,6 +485,12 @@ class _Builder:
         hint = f"it stands first on line {line}; only one of the two would count"
         at = Span(self.source, key.start, key.end)
         self.problems.append(diagnostic("E107", f"the key `{key.text}` stands here a second time", at, hint))
+
+
+def _weight(node: Node) -> int:
+    """What a collection adds to the size of its document: its entries, and one for every 256 characters of text."""
+    parts = node.value if isinstance(node, SequenceNode) else [value for _, value in node.value]
+    return 1 + len(parts) + sum(len(part.value) >> 8 for part in parts if isinstance(part, ScalarNode))
 
 
 def _nothing(start: int) -> YamlScalar:

@@ -174,6 +174,7 @@ def test_what_is_only_suspicious_is_a_warning(text: str, found: list[str]) -> No
     document = one(text)
     assert isinstance(document, Rule)
     assert problems(document) == found
+    assert document.logsource == LogSource("process_creation", "windows")
 
 
 def test_metadata() -> None:
@@ -233,6 +234,17 @@ def test_bad_actions_and_broken_templates() -> None:
     assert problems(documents[0])[0] == "E113 1:9"
     documents = load(Source("x.yml", "action: global\ntitle: x\ntitle: y\n---\n" + RULE))
     assert [problems(document) for document in documents] == [["E107 3:1"], ["E114 5:1"]]
+
+
+@pytest.mark.parametrize("action", ["action: global\n", ""])
+def test_templates_cannot_expand_without_bound(action: str) -> None:
+    head = (
+        f"{action}title: x\nlogsource: {{product: windows}}\ndetection: {{condition: s, s: {{a: {'x' * 300_000}}}}}\n"
+    )
+    later = "---\naction: repeat\nlevel: low\n" if not action else "---\nlevel: low\n"
+    documents = load(Source("x.yml", head + later * 100))
+    assert problems(documents[-1])[0].startswith("E106")
+    assert len(documents) == 100 + (not action)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -126,6 +126,11 @@ def test_aliases_cannot_expand_without_bound() -> None:
     assert [code for code, _, _ in problems("\n".join(lines))] == ["E106"]
 
 
+def test_aliases_of_long_texts_count_by_their_length() -> None:
+    text = f"a: &a {'x' * 100_000}\nb: [{', '.join(['*a'] * 1_000)}]\n"
+    assert [code for code, _, _ in problems(text)] == ["E106"]
+
+
 def test_a_text_that_is_too_large_is_refused_unread() -> None:
     (document,) = compose(Source("x.yml", "a: " + "x" * 100), max_size=50)
     assert [problem.code for problem in document.problems] == ["E102"]
