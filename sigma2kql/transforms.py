@@ -22,6 +22,7 @@ from sigma2kql.model import (
     Expr,
     Field,
     Match,
+    Not,
     Null,
     Number,
     Or,
@@ -520,26 +521,51 @@ def _shape_registry_path(
 
 
 def _registry_data(request: Request) -> Expr[Column]:
-    """Sysmon writes DWORD (0x00000001); Defender stores 1, some ASIM parsers either."""
+    """Sysmon writes DWORD (0x00000001); Defender stores 1 and the type beside it, some ASIM parsers either.
+
+    Columns: the data and, for the form xdr, the type of the value (`Dword`, `QWord`, `Binary`, ...).
+    """
+    if request.options.get("form") == "xdr":
+        return _typed_registry_data(request)
     text = literal(request.test)
-    if text is None or not text:
-        test = request.test
-        if request.options.get("form") == "xdr" and isinstance(test, Text):
-            typed = [p for p in test.parts if isinstance(p, str) and re.search(r"(?i)[dq]word \(|binary data", p)]
-            if typed:
-                return request.notes.impossible(
-                    "a part of Sysmon's `DWORD (0x...)` text can never match: the column holds the number itself",
-                    request.match.span,
-                    "write the whole value",
-                )
-        return request.anywhere(test)
-    numbers = _registry_numbers(text)
-    if text.lower() == "(empty)":
+    numbers = _registry_numbers(text) if text else None
+    if text and text.lower() == "(empty)":
         return Or((request.anywhere(Null()), request.anywhere(request.test)))
-    if numbers is None:
-        return request.anywhere(request.test)
-    texts = numbers if request.options.get("form") == "xdr" else (text, *numbers)
-    return request.any_text(texts)
+    return request.any_text((text, *numbers)) if text and numbers else request.anywhere(request.test)
+
+
+def _typed_registry_data(request: Request) -> Expr[Column]:
+    """What Sysmon's text says, on the data and the type: binary data is not kept, so such a row is empty."""
+    data, *kinds = request.columns
+    request = request._replace(columns=(data,))
+    test, span = request.test, request.match.span
+
+    def of_type(name: str) -> Expr[Column]:
+        return Or(tuple(Match(kind, Text((name,)), span) for kind in kinds))
+
+    binary = of_type("Binary")
+    text = literal(test)
+    if isinstance(test, Null) or (text is not None and text.lower() in ("", "(empty)")):
+        return And((Match(data, Null(), span), Not(binary)))
+    if not isinstance(test, Text):
+        return request.anywhere(test)
+    words = [part for part in test.parts if part is not ANY]
+    word = words[0] if len(words) == 1 and isinstance(words[0], str) else ""
+    if numbers := _registry_numbers(word):
+        return request.any_text(numbers)
+    if re.fullmatch(r"(?i)binary data", word):
+        return binary
+    if test.parts[-1] is ANY and (typed := re.fullmatch(r"(?i)([dq]word)(?: \((?:0x)?)?", word)):
+        return of_type(typed[1])
+    if found := re.fullmatch(r"(?i)0x([0-9a-f]{8})", word):
+        return Or((request.anywhere(test), request.any_text((str(int(found[1], 16)),))))
+    if any(isinstance(part, str) and re.search(r"(?i)[dq]word \(", part) for part in test.parts):
+        return request.notes.impossible(
+            "a part of Sysmon's `DWORD (0x...)` text can never match: the column holds the number itself",
+            span,
+            "write the whole value",
+        )
+    return request.anywhere(test)
 
 
 def _registry_numbers(text: str) -> tuple[str, ...] | None:
@@ -553,10 +579,14 @@ def _registry_numbers(text: str) -> tuple[str, ...] | None:
 def _shape_registry_data(
     value: str, columns: tuple[Column, ...], options: Mapping[str, Any]
 ) -> list[tuple[Column, Any]]:
-    numbers = _registry_numbers(value) if options.get("form") == "xdr" else None
-    if value.lower() in ("(empty)", "binary data") and options.get("form") == "xdr":
-        return [(columns[0], "")]
-    return [(columns[0], numbers[0] if numbers else value)]
+    if options.get("form") != "xdr":
+        return [(columns[0], value)]
+    numbers = _registry_numbers(value)
+    kind = "String" if not numbers else "Dword" if value.lower().startswith("dword") else "QWord"
+    data = numbers[0] if numbers else value
+    if value.lower() in ("(empty)", "binary data"):
+        data, kind = "", "Binary" if value.lower() == "binary data" else "String"
+    return list(zip(columns, (data, kind), strict=False))
 
 
 # --------------------------------------------------------------------------------------------------------------------
