@@ -388,7 +388,7 @@ CATALOGUE: dict[str, Entry] = {
     ),
     "W302": Entry(
         "warning",
-        "an operator in upper case",
+        "an operator with capital letters",
         "The operators of the Sigma language are lower case; other tools refuse this condition.",
         "Write it in lower case.",
     ),

@@ -239,7 +239,7 @@ def _unexpected(text: str, start: int, end: int) -> Fault:
 # --------------------------------------------------------------------------------------------------------------------
 # Resolving
 
-_OPERATOR = re.compile(r"(?<![\w.*-])(?:AND|OR|NOT|OF|ALL|ANY|THEM)(?![\w.*-])")
+_OPERATOR = re.compile(r"(?<![\w.*-])(?:and|or|not|of|all|any|them)(?![\w.*-])", re.IGNORECASE)
 
 
 def read_condition(
@@ -259,8 +259,8 @@ def read_condition(
         problems.append(parsed.diagnostic(source, node))
         return None
     for found in _OPERATOR.finditer(node.text):
-        if found[0] not in names:
-            fault = Fault("W302", f"`{found[0]}` in upper case", *found.span(), f"write `{found[0].lower()}`")
+        if not found[0].islower() and found[0] not in names:
+            fault = Fault("W302", f"`{found[0]}` is not in lower case", *found.span(), f"write `{found[0].lower()}`")
             problems.append(fault.diagnostic(source, node))
             break
     resolver = _Resolver(names, used)
