@@ -351,7 +351,7 @@ def joined(test: Text, left: Column, right: Column, span: Span | None, bare: str
     r"""A pattern over `left\right` as tests on the two stored columns; None where no such form exists.
 
     The right part holds no backslash. `bare` says which part stands alone where the other is empty: "left" (a registry
-    key without a value name) or "right" (a user without a domain).
+    key without a value name), "right" (a user without a domain) or "" (neither: both parts are always there).
     """
     parts, cased = test.parts, test.cased
 
@@ -371,15 +371,15 @@ def joined(test: Text, left: Column, right: Column, span: Span | None, bare: str
     before, _, after = text.rpartition("\\")
     head, tail = on(left, parts[:at], (before,)), on(right, (after,), parts[at + 1 :])
     if after == "" and parts[at + 1 :] == (ANY,):
-        tail = Match(right, PRESENT, span)
+        tail = Match(right, PRESENT, span) if bare else ALWAYS
     elif before == "" and parts[:at] == (ANY,):
-        head = ALWAYS if bare == "left" else Match(left, PRESENT, span)
+        head = Match(left, PRESENT, span) if bare == "right" else ALWAYS
     split = And((head, tail))
     if bare == "right":
         return split
     if parts[-1] is ANY:
         return Or((on(left, parts), split))
-    return Or((split, And((on(left, parts), alone))))
+    return Or((split, And((on(left, parts), alone)))) if bare else split
 
 
 def _joined_without_separator(
@@ -389,11 +389,11 @@ def _joined_without_separator(
     on_left, on_right = Match(left, test, span), Match(right, test, span)
     match parts:
         case (str(),):
-            return on_right if bare == "right" else And((on_left, Match(right, Null(), span)))
+            return on_right if bare == "right" else And((on_left, Match(right, Null(), span))) if bare else NEVER
         case (str(), p) if p is ANY:
-            return on_left if bare == "left" else Or((on_left, And((on_right, Match(left, Null(), span)))))
+            return on_left if bare != "right" else Or((on_left, And((on_right, Match(left, Null(), span)))))
         case (p, str()) if p is ANY:
-            return on_right if bare == "right" else Or((on_right, And((on_left, Match(right, Null(), span)))))
+            return on_right if bare != "left" else Or((on_right, And((on_left, Match(right, Null(), span)))))
         case (p, str(), q) if p is ANY and q is ANY:
             return Or((on_left, on_right))
         case _:
@@ -461,16 +461,24 @@ def _shape_user_name(value: str, columns: tuple[Column, ...], options: Mapping[s
 
 
 def _registry_path(request: Request) -> Expr[Column]:
-    """Key plus value name in two columns, long hive names, either control set."""
+    """Key plus value name in two columns, long hive names, either control set.
+
+    `options: {value: true}`: every row has a value's name; `{value: false}`: no row has one.
+    """
     key, value = request.columns
     test = request.test
+    named = request.options.get("value")
+    bare = "" if named is True else "left"
     if isinstance(test, Null) or (isinstance(test, Text) and test.parts in ((), (ANY,))):
         return Match(key, test, request.match.span)
     if not isinstance(test, Text):
         return Match(concatenated(key, value, "left", "RegistryPath"), test, request.match.span)
     found: list[Expr[Column]] = []
     for variant in _registry_spellings(test, request.options):
-        split = joined(variant, key, value, request.match.span, "left")
+        if named is False:
+            found.append(Match(key, variant, request.match.span))
+            continue
+        split = joined(variant, key, value, request.match.span, bare)
         if split is None:
             split = Match(concatenated(key, value, "left", "RegistryPath"), variant, request.match.span)
         found.append(split)
