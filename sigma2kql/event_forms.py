@@ -67,15 +67,15 @@ XML_CHARS = 16 << 20
 
 def recognise(data: Mapping[str, Any]) -> Recognised:
     """Which of the known forms an event has. Whatever is in none of them is taken to carry Sigma's field names."""
-    event = data.get("Event")
-    if isinstance(event, Mapping) and isinstance(event.get("System"), Mapping):
-        return Recognised(EventForm.WINDOWS_RAW)
-    if isinstance(data.get("System"), Mapping) and ("EventData" in data or "UserData" in data):
-        return Recognised(EventForm.WINDOWS_RAW)
-    if isinstance(data.get("winlog"), Mapping) or "winlog.event_id" in data:
+    bare = _has_system(data) and ("EventData" in data or "UserData" in data)
+    if bare or _has_system(data.get("Event")) or _is_winlog(data):
         return Recognised(EventForm.WINDOWS_RAW)
     table = _table(data)
     return Recognised(EventForm.TABLE_ROW, table) if table is not None else Recognised(EventForm.SIGMA_FIELDS)
+
+
+def _has_system(event: Any) -> bool:
+    return isinstance(event, Mapping) and isinstance(event.get("System"), Mapping)
 
 
 def _table(data: Mapping[str, Any]) -> str | None:
@@ -120,7 +120,7 @@ def sigma_fields(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _windows(data: Mapping[str, Any]) -> dict[str, Any]:
-    event = data["Event"] if isinstance(data.get("Event"), Mapping) else data
+    event = data["Event"] if _has_system(data.get("Event")) else data
     fields: dict[str, Any] = {}
     for name, value in event["System"].items():
         fields.update(_element(name, value))

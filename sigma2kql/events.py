@@ -281,7 +281,8 @@ def _read_parquet(file: EventFile, source: Path) -> Iterator[Event]:
     except ImportError:
         raise _extra_missing(file.path, "Parquet", "duckdb") from None
     try:
-        with duckdb.connect(config={"threads": 1, "memory_limit": "1GB", "TimeZone": "UTC"}) as connection:
+        with duckdb.connect(config={"threads": 1, "memory_limit": "1GB"}) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
             # JSON spares this process the types that DuckDB can only give with further packages; a path is a pattern
             rows = connection.execute("SELECT to_json(row) FROM read_parquet(?) row", [escape(str(source.resolve()))])
             number = 0

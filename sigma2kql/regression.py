@@ -18,7 +18,7 @@ from sigma2kql.errors import Diagnostic, diagnostic, fail
 from sigma2kql.event_file import Report, place
 
 FOLDER = "regression_data"
-INFO_BYTES = 1 << 20
+INFO_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
