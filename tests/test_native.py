@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sigma2kql.artifacts import validate_native
@@ -96,6 +96,7 @@ def test_functions_operators_and_comments_are_found_outside_texts() -> None:
     assert scan("A | where x == 'union *'").everything == ()
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="aA|()';\"@`~\n/,= *{}letunionjoinin", max_size=80))
 def test_any_text_can_be_scanned(query: str) -> None:
     read = scan(query)
@@ -151,6 +152,7 @@ def test_an_empty_query_is_an_error_and_a_long_one_a_warning() -> None:
     assert codes(validate_native(native(GOOD, "DeviceNetworkEvents" + " " * 10_000))) == ["W763"]
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["id", "name", "description", "severity", "tactics", "relevantTechniques", "techniques", "tags",

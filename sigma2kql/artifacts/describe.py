@@ -79,6 +79,7 @@ class _Facts:
     attack: attack.Attack
     connectors: tuple[Connector, ...]
     entities: tuple[Entity, ...]
+    sentinel_entities: tuple[str, ...]
     custom_details: tuple[tuple[str, str], ...]
     status: str | None
     version: str
@@ -161,6 +162,9 @@ def _common(
         attack=found,
         connectors=_connectors(tables) if settings.connectors is None else settings.connectors,
         entities=_entities(kind, settings, tables, columns, notes),
+        sentinel_entities=_carried(tables, columns or {})
+        if settings.sentinel_entities is None
+        else settings.sentinel_entities,
         custom_details=_custom_details(settings, columns, notes),
         status=status,
         version=settings.version or "1.0.0",
@@ -227,7 +231,7 @@ def _texts(
     description = clean(settings.description or body) or whole
     if name != whole:
         notes.say("W751", f"the name has {len(whole)} characters of at most {limits.name}; it was cut")
-        description = f"{whole}\n\n{description}"
+        description = f"{description}\n\nTitle: {whole}"
     if settings.attribution and not isinstance(document, NativeQuery):
         description = "\n\n".join(part for part in (description, _attribution(meta, found)) if part)
     if len(description) > limits.description:
@@ -292,7 +296,7 @@ def _entities(
         found = (
             entities.infer(tables[0] if len(tables) == 1 else None, columns, settings.max_entities) if columns else ()
         )
-        if not found and kind == "alert":
+        if not found and kind == "alert" and not _carried(tables, columns or {}):
             notes.say(
                 "W755", "no entity mapping: no output column is known to name a host, an account or another entity"
             )
@@ -301,6 +305,12 @@ def _entities(
     if len(settings.entities) > settings.max_entities:
         notes.say("W758", f"{len(settings.entities)} entity mappings, {settings.max_entities} kept", "set maxEntities")
     return settings.entities[: settings.max_entities]
+
+
+def _carried(tables: tuple[str, ...], columns: Mapping[str, str]) -> tuple[str, ...]:
+    """The columns that hold Sentinel's own entities (rows of alerts)."""
+    known = facts("entities")["carried"]
+    return tuple(known[table] for table in tables[:1] if table in known and known[table] in columns)
 
 
 def _custom_details(
@@ -364,7 +374,7 @@ def _alert(compiled: Compiled, common: _Facts, settings: Settings, read: Scan, n
         techniques=common.attack.techniques,
         connectors=common.connectors,
         entities=common.entities,
-        sentinel_entities=settings.sentinel_entities or (),
+        sentinel_entities=common.sentinel_entities,
         custom_details=common.custom_details,
         details=settings.details,
         aggregation=settings.aggregation
@@ -478,7 +488,7 @@ def _detection(
     notes: _Notes,
 ) -> Detection:
     tables = read.tables if isinstance(compiled.document, NativeQuery) or not compiled.table else (compiled.table,)
-    fits = entities.infer_defender(tables[0] if tables else None, columns or ())
+    fits = entities.infer_defender(tables[0] if tables else None, columns or {})
     found: tuple[Entity, ...] = ()
     if columns is None:
         notes.say("E708", "the columns that the query returns are not known, so no impacted entity can be named")

@@ -14,12 +14,12 @@ from sigma2kql.artifacts.facts import facts
 from sigma2kql.artifacts.model import Entity
 
 
-def infer(table: str | None, columns: Iterable[str], most: int) -> tuple[Entity, ...]:
+def infer(table: str | None, columns: Mapping[str, str], most: int) -> tuple[Entity, ...]:
     """Entities of a query over `table` that outputs `columns`, in order of preference, at most `most`.
 
     Where the table's own list fits nothing (a projection, a summary), columns that mean the same everywhere serve.
     """
-    output = frozenset(columns)
+    output = _single_valued(columns)
     for group in facts("entities")["sentinel"]:
         if any(fnmatchcase(table or "", glob) for glob in group["tables"]):
             found = _choose(group["entities"], output, _identifies)
@@ -28,9 +28,9 @@ def infer(table: str | None, columns: Iterable[str], most: int) -> tuple[Entity,
     return ()
 
 
-def infer_defender(table: str | None, columns: Iterable[str]) -> tuple[tuple[str, ...], tuple[Entity, ...]] | None:
+def infer_defender(table: str | None, columns: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[Entity, ...]] | None:
     """The columns that a custom detection over `table` must return, and its entities; None where it cannot watch it."""
-    output = frozenset(columns)
+    output = _single_valued(columns)
     for group in facts("entities")["defender"]:
         if any(fnmatchcase(table or "", glob) for glob in group["tables"]):
             return tuple(group["returns"]), _choose(group["entities"], output, _identifies_defender)
@@ -40,6 +40,11 @@ def infer_defender(table: str | None, columns: Iterable[str]) -> tuple[tuple[str
 def suffices(entities: Iterable[Entity]) -> bool:
     """Whether a custom detection has an impacted entity among these."""
     return any(entity.type in facts("entities")["needs_one_of"] for entity in entities)
+
+
+def _single_valued(columns: Mapping[str, str]) -> frozenset[str]:
+    """Columns that can hold an identifier: a dynamic one holds many, or a structure."""
+    return frozenset(name for name, kind in columns.items() if kind != "dynamic")
 
 
 def _choose(choices: Iterable[Mapping[str, Any]], output: frozenset[str], identifies: Any) -> tuple[Entity, ...]:

@@ -74,7 +74,7 @@ def yaml_literal(value: Any, indent: int = 0) -> str:
     """A YAML value to stand after `key:`; it brings its own blank or line end. Lists start at the key's own column."""
     pad = " " * indent
     if isinstance(value, Mapping) and value:
-        return "\n" + "\n".join(f"{pad}  {yaml_text(str(k))}:{yaml_literal(v, indent + 2)}" for k, v in value.items())
+        return "\n" + "\n".join(f"{pad}  {_yaml_pair(str(key), item, indent + 2)}" for key, item in value.items())
     if isinstance(value, list | tuple) and value:
         return "\n" + "\n".join(f"{pad}- {_yaml_item(item, indent)}" for item in value)
     if isinstance(value, str) and "\n" in value and _fits_block(value.removesuffix("\n")):
@@ -84,6 +84,13 @@ def yaml_literal(value: Any, indent: int = 0) -> str:
     if isinstance(value, str):
         return " " + yaml_text(value)
     return " " + json.dumps(value)
+
+
+def _yaml_pair(key: str, value: Any, indent: int) -> str:
+    """`key: value`; a key of more than 1,024 characters must be marked as one (YAML 1.2.2, section 7.4.2)."""
+    name = yaml_text(key)
+    literal = yaml_literal(value, indent)
+    return f"{name}:{literal}" if len(name) <= 1000 else f"? {name}\n{' ' * indent}:{literal}"
 
 
 def _yaml_item(item: Any, indent: int) -> str:
