@@ -60,6 +60,10 @@ def identifier(name: str) -> str:
 
 def steps(keys: Sequence[str]) -> str:
     """A path into a dynamic value: `.a.b`, with brackets and a quoted text where a step is no plain word; `[0]` for an index."""
-    return "".join(
-        f".{key}" if _IDENTIFIER.match(key) and key.lower() not in _KEYWORDS else f"[{quoted(key)}]" for key in keys
-    )
+    return "".join(_step(key) for key in keys)
+
+
+def _step(key: str) -> str:
+    if _IDENTIFIER.match(key) and key.lower() not in _KEYWORDS:
+        return f".{key}"
+    return f"[{key}]" if key.isascii() and key.isdigit() and len(key) < 6 else f"[{quoted(key)}]"

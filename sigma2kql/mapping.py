@@ -16,6 +16,7 @@ from sigma2kql.model import (
     And,
     Bool,
     Column,
+    Exists,
     Expr,
     Field,
     FieldMap,
@@ -285,6 +286,11 @@ class _Mapper:
                 f"`{leaf.subject.name}` is always `{field.constant}` in {self.name}", leaf.span
             )
         test = self._test(leaf)
+        asks_emptiness = isinstance(test, Null | Exists) or test in (PRESENT, Text(()))
+        if field.presence and asks_emptiness:
+            return self._plain(Request(leaf, test, field.presence, {}, self.notes, negated))
+        if field.empty and (changed := self._with_empty(leaf, test, field)) is not None:
+            return changed
         request = Request(leaf, test, field.columns, field.options, self.notes, negated)
         if field.transform is not None:
             return TRANSFORMS[field.transform].rewrite(request)
@@ -317,6 +323,22 @@ class _Mapper:
             return found[0]
         empties = isinstance(request.test, Null) or request.test == Text(())
         return And(found) if empties else Or(found)
+
+    def _with_empty(self, leaf: Match[Field], test: Test[Column], field: FieldMap) -> Expr[Column] | None:
+        """The test where a text such as `-` stands for a missing value: that text is empty, and nothing else."""
+        dash: Test[Column] = Text((field.empty,), cased=True)
+        branches: list[Expr[Column]] = []
+        for column in field.columns:
+            is_dash: Expr[Column] = Match(column, dash, leaf.span)
+            if isinstance(test, Null) or test == Text(()):
+                branches.append(Or((Match(column, Null(), leaf.span), is_dash)))
+            elif isinstance(test, Exists) or test == PRESENT:
+                branches.append(And((Match(column, PRESENT, leaf.span), Not(is_dash))))
+            elif text_holds(test, field.empty):
+                branches.append(And((Match(column, test, leaf.span), Not(is_dash))))
+            else:
+                return None
+        return And(tuple(branches)) if isinstance(test, Null) or test == Text(()) else Or(tuple(branches))
 
     def _unknown(self, leaf: Match[Field], field: FieldMap) -> Expr[Column] | None:
         if not isinstance(leaf.test, Text | Number | Bool) or leaf.test == PRESENT or leaf.test == Text(()):

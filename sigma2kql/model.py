@@ -359,6 +359,8 @@ class FieldMap:
     default: Expr[Column] | None = None  # None: any other value can never match
     constant: str | None = None
     cases: tuple[tuple[Expr[Column], FieldMap], ...] = ()
+    presence: tuple[Column, ...] = ()  # what emptiness is asked of, where that is not `columns`
+    empty: str = ""  # the text that stands for a missing value (`-` in W3C logs), beside the empty one
     known: tuple[str, ...] = ()  # the only values the column holds, where that is so
     exactness: Exactness = "exact"
     why: str = ""

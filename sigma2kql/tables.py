@@ -42,7 +42,21 @@ from sigma2kql.yamltree import YamlList, YamlMap, YamlNode as Node, YamlScalar, 
 
 TYPES: tuple[str, ...] = get_args(KqlType)
 _HOWS = ("column", "any", "property", "json", "xml", "pair", "expression", "values", "constant", "cases")
-_EXTRAS = ("key", "type", "reads", "transform", "options", "known", "exactness", "why", "default", "when", "name")
+_EXTRAS = (
+    "key",
+    "type",
+    "reads",
+    "transform",
+    "options",
+    "known",
+    "exactness",
+    "why",
+    "default",
+    "when",
+    "name",
+    "presence",
+    "empty",
+)
 _FILE_KEYS = (
     "table", "target", "builtin", "time", "columns", "serves", "fields", "others", "absent", "keywords", "extends", "custom", "notes",
 )  # fmt: skip
@@ -118,6 +132,9 @@ class _Reader:
                 self.columns[name] = cast(KqlType, kind)
 
     def column(self, name: str, node: Node) -> Column:
+        head, *path = name.split(".")
+        if path and self.columns.get(head) == "dynamic":
+            return accessor("property", self.column(head, node), tuple(path), "string", path[-1])
         if name not in self.columns:
             self.problem(
                 "E454", f"column `{name}` is not declared in `columns`", node, did_you_mean(name, self.columns)
@@ -245,6 +262,10 @@ class _Reader:
                 self.problem("E457", f"`{extras['transform']}` needs exactly two columns in `any`", node)
         if "options" in form.entries:
             extras["options"] = plain(form.entries["options"][1])
+        if "presence" in form.entries:
+            extras["presence"] = self.field_map(name, form.entries["presence"][1]).columns
+        if "empty" in form.entries:
+            extras["empty"] = self.text(form.entries["empty"][1], "`empty`")
         if "known" in form.entries:
             extras["known"] = tuple(text for text, _ in self.texts(form.entries["known"][1], "`known`"))
         exactness, why = self.exactness(form, f"the mapping of `{name}`")
@@ -355,7 +376,7 @@ def accessor(how: str, base: Column, key: tuple[str, ...], kind: KqlType, name: 
         case "json":
             path = f"parse_json({base.text}){steps(key)}"
         case "xml":
-            inner = re.escape(_xml(key[-1])).replace(quote, "''")
+            inner = re.escape(_xml(key[-1])).replace(quote, "''").replace("\\ ", " ")
             path = f"extract(@'<Data Name=\"{inner}\">([^<]*)</Data>', 1, {base.text})"
         case _:
             inner = re.escape(key[-1]).replace(quote, "''")
