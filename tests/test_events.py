@@ -261,7 +261,9 @@ def test_what_is_missing_or_no_file_is_said(tmp_path: Path) -> None:
 
 
 def test_a_bomb_of_gz_is_stopped_by_its_ratio(write: Any) -> None:
-    assert failure(write("a.ndjson.gz", gzip.compress(b'{"a":"' + b"x" * (80 << 20)))).code == "E662"
+    found = failure(write("a.ndjson.gz", gzip.compress(b'{"a":1}\n' * (12 << 20))))
+    assert found.code == "E662"
+    assert "times its size" in found.message
 
 
 def test_more_than_the_limits_allow_is_said(write: Any) -> None:
@@ -340,6 +342,17 @@ def test_a_truncated_evtx_is_said(evtx_file: Path, tmp_path: Path, size: int) ->
     path = tmp_path / "cut.evtx"
     path.write_bytes(evtx_file.read_bytes()[:size])
     assert failure(path).code == "E663"
+
+
+def test_fewer_records_than_the_chunks_state_is_said(evtx_file: Path, tmp_path: Path) -> None:
+    broken = bytearray(evtx_file.read_bytes())
+    first = int.from_bytes(broken[4096 + 8 : 4096 + 16], "little")
+    broken[4096 + 16 : 4096 + 24] = (first + 5).to_bytes(8, "little")
+    path = tmp_path / "lacking.evtx"
+    path.write_bytes(broken)
+    found: list[Diagnostic] = []
+    rows = list(read_events(path, DEFAULT_LIMITS, found.append))
+    assert [len(rows), *(d.message for d in found)] == [1, "damaged EVTX: only 1 of its 6 records could be read"]
 
 
 def test_no_record_of_a_corrupt_evtx_is_lost_in_silence(evtx_file: Path, tmp_path: Path) -> None:
