@@ -24,6 +24,8 @@ PLAIN_YAML = re.compile(
 WORDS_OF_YAML = frozenset({"true", "false", "yes", "no", "on", "off", "null", "y", "n"})
 PRINTABLE = re.compile(r"[\t\n\x20-\x7e]*")
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+ORDINARY = re.compile(r"""[^\\"'$%\n]+""")
+SPECIAL = re.compile(r"""[^\x20-\x7e]|["'\\]""")
 SHORT = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 HEREDOC = "KQL"
 
@@ -115,7 +117,9 @@ def yaml_text(text: str) -> str:
     """A flow scalar: plain where that can be nothing but this text, else double-quoted."""
     if PLAIN_YAML.fullmatch(text) and text.lower() not in WORDS_OF_YAML:
         return text
-    return '"' + "".join(SHORT.get(char) or _escape(char, "\\u{:04X}", "\\U{:08X}") for char in text) + '"'
+    return (
+        '"' + SPECIAL.sub(lambda found: SHORT.get(found[0]) or _escape(found[0], "\\u{:04X}", "\\U{:08X}"), text) + '"'
+    )
 
 
 def _escape(char: str, narrow: str, wide: str) -> str:
@@ -178,7 +182,7 @@ def _hcl_rows(attributes: Mapping[str, Any], indent: int) -> list[str]:
 
 def hcl_text(text: str) -> str:
     """A quoted template without interpolation: `${` and `%{` are doubled, a sign before them is written as a number."""
-    out = "".join(SHORT.get(char) or _escape(char, "\\u{:04x}", "\\U{:08x}") for char in text)
+    out = SPECIAL.sub(lambda found: SHORT.get(found[0]) or _escape(found[0], "\\u{:04x}", "\\U{:08x}"), text)
 
     def double(found: re.Match[str]) -> str:
         signs = found.group(1)
@@ -231,7 +235,7 @@ def _bicep(value: Any, indent: int) -> str:
 def bicep_text(text: str) -> str:
     """A single-quoted string without interpolation."""
     short = {"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-    out = "".join(short.get(char) or _escape(char, "\\u{{{:x}}}", "\\u{{{:x}}}") for char in text)
+    out = SPECIAL.sub(lambda found: short.get(found[0]) or _escape(found[0], "\\u{{{:x}}}", "\\u{{{:x}}}"), text)
     return "'" + out.replace("${", "\\${") + "'"
 
 
@@ -329,6 +333,11 @@ class HclReader:
             raise ValueError(f"no value at {self.at}")
         out: list[str] = []
         while not self.take(quote):
+            plain = ORDINARY.match(self.text, self.at)
+            if plain:
+                out.append(plain.group())
+                self.at = plain.end()
+                continue
             number = self.unicode.match(self.text, self.at)
             twice = next((mark for mark in doubled if self.text.startswith(mark, self.at)), None)
             if number:
