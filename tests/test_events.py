@@ -232,7 +232,7 @@ DEEP = 50_000
         ("a.parquet", b"PAR1", "E663"),
         ("a.parquet", b"PAR1" + b"\xff" * 100 + b"PAR1", "E663"),
         ("a.exe", b"MZ\0\0", "E660"),
-        ("a.json.gz", gzip.compress(b'{"a":1}')[:-9], "E663"),
+        ("a.json.gz", gzip.compress(b'{"a":"' + b"x" * (1 << 20) + b'"}\n') * 80))
         ("a.json.gz", gzip.compress(b'{"a":1}')[:12] + b"\xff" * 20, "E663"),
     ],
 )
