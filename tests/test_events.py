@@ -232,7 +232,7 @@ DEEP = 50_000
         ("a.parquet", b"PAR1", "E663"),
         ("a.parquet", b"PAR1" + b"\xff" * 100 + b"PAR1", "E663"),
         ("a.exe", b"MZ\0\0", "E660"),
-        ("a.json.gz", gzip.compress(b'{"a":"' + b"x" * (1 << 20) + b'"}\n') * 80))
+        ("a.json.gz", gzip.compress(b'{"a":1}')[:-9], "E663"),
         ("a.json.gz", gzip.compress(b'{"a":1}')[:12] + b"\xff" * 20, "E663"),
     ],
 )
@@ -261,7 +261,7 @@ def test_what_is_missing_or_no_file_is_said(tmp_path: Path) -> None:
 
 
 def test_a_bomb_of_gz_is_stopped_by_its_ratio(write: Any) -> None:
-    found = failure(write("a.ndjson.gz", gzip.compress(b'{"a":1}\n' * (12 << 20))))
+    found = failure(write("a.ndjson.gz", gzip.compress((b'{"a":"' + b"x" * (1 << 20) + b'"}\n') * 80)))
     assert found.code == "E662"
     assert "times its size" in found.message
 
