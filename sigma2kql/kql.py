@@ -7,6 +7,7 @@ value is placed by `literals`, every operator comes from `operators`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import assert_never
 
@@ -27,7 +28,17 @@ def emit(query: Query, prefiltered: bool = True) -> str:
     """The query as KQL: table, rows of the log source, an index prefilter, the rule; one `| where` per conjunct.
 
     `prefiltered` adds, where one can be proved, a term test that the rule implies and that Kusto's term index answers.
+    A query over the limit is written with its long lists of texts as regular expressions, where that makes it shorter.
     """
+    text = _emit(query, prefiltered)
+    if len(text) > LIMIT:
+        from sigma2kql.compact import compact
+
+        text = min(text, _emit(dataclasses.replace(query, where=compact(query.where)), prefiltered), key=len)
+    return text
+
+
+def _emit(query: Query, prefiltered: bool) -> str:
     query, extends = _extended(query)
     computed = {column.text for column, _ in extends}
     lines = [query.table]

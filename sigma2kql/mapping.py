@@ -6,7 +6,7 @@ what the outcome's losses say; what no table can carry is an error that names fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,7 +34,7 @@ from sigma2kql.model import (
     Text,
     Verdict,
 )
-from sigma2kql.simplify import leaves, simplify
+from sigma2kql.simplify import assume, leaves, replace as replace_leaves, simplify
 from sigma2kql.tables import Target, fill
 from sigma2kql.transforms import (
     ALWAYS,
@@ -190,7 +190,7 @@ class _Mapper:
         if self.serve.exactness != "exact":
             self.notes.losses.append(Loss(self.serve.exactness, self.serve.why, None))
         rows = self.serve.where
-        tree = simplify(self._tree(where, False))
+        tree = _settled(simplify(self._tree(where, False)), _facts(rows))
         never = [diagnostic(code, message, span, hint) for code, message, span, hint in self.notes.never]
         if tree == NEVER:
             raise Sigma2KqlError(never or [diagnostic("E410", "the rule can never match in this table", None)])
@@ -214,6 +214,9 @@ class _Mapper:
         fields = {name: describe(field) for name, field in self.maps.items()}
         stated = _conjuncts(rows)
         asked = tuple(e for e in _conjuncts(tree) if e not in stated)
+        narrowed = _facts(tree)
+        kept = tuple(e for e in stated if not any(narrowed.get(c, texts) < texts for c, texts in _facts(e).items()))
+        rows = kept[0] if len(kept) == 1 else And(kept)
         query = Query(self.name, rows, asked[0] if len(asked) == 1 else And(asked), self.table.time, self.table.columns)
         return Mapped(query, self.table, verdict, fields, tuple(warnings), serve=self.serve)
 
@@ -256,11 +259,25 @@ class _Mapper:
             case And(items):
                 return And(tuple(self._tree(item, negated) for item in items))
             case Or(items):
-                return Or(tuple(self._tree(item, negated) for item in items))
+                return self._choice(items, negated)
             case Not(item):
                 return Not(self._tree(item, not negated))
             case Match():
                 return self._leaf(expr, negated)
+
+    def _choice(self, items: tuple[Expr[Field], ...], negated: bool) -> Expr[Column]:
+        """Alternatives; those on one field whose column depends on the row ask for the row once, not for each value."""
+        lists: dict[str, list[Match[Field]]] = {}
+        done: list[Expr[Column]] = []
+        for item in items:
+            name = item.subject.name if isinstance(item, Match) else None
+            if isinstance(item, Match) and name is not None and self.maps[name].cases:
+                lists.setdefault(name, []).append(item)
+            else:
+                done.append(self._tree(item, negated))
+        for name, found in lists.items():
+            done.append(self._by_case(found, self.maps[name], negated))
+        return Or(tuple(done))
 
     def _leaf(self, leaf: Match[Field], negated: bool) -> Expr[Column]:
         name = leaf.subject.name
@@ -274,7 +291,7 @@ class _Mapper:
     def _on(self, leaf: Match[Field], field: FieldMap, negated: bool) -> Expr[Column]:
         """One test on a field as the table has it."""
         if field.cases:
-            return self._by_case(leaf, field, negated)
+            return self._by_case([leaf], field, negated)
         if field.values is not None:
             return self._by_value(leaf, field)
         if field.constant is not None:
@@ -293,7 +310,8 @@ class _Mapper:
             return changed
         request = Request(leaf, test, field.columns, field.options, self.notes, negated)
         if field.transform is not None:
-            return TRANSFORMS[field.transform].rewrite(request)
+            rewritten = TRANSFORMS[field.transform].rewrite(request)
+            return replace_leaves(rewritten, lambda one: _typed(one, self.notes))
         if field.known and (problem := self._unknown(leaf, field)) is not None:
             return problem
         return self._plain(request)
@@ -371,12 +389,13 @@ class _Mapper:
             f"it holds {', '.join(f'`{value}`' for value in field.values)}",
         )
 
-    def _by_case(self, leaf: Match[Field], field: FieldMap, negated: bool) -> Expr[Column]:
-        """The test on the column that the row's case names: each case excludes the ones before it."""
+    def _by_case(self, tests: Sequence[Match[Field]], field: FieldMap, negated: bool) -> Expr[Column]:
+        """Any of the tests on the column that the row's case names: each case excludes the ones before it."""
         branches: list[Expr[Column]] = []
         before: list[Expr[Column]] = []
         for when, case in field.cases:
-            branches.append(And((*(Not(b) for b in before), when, self._on(leaf, case, negated))))
+            tested = Or(tuple(self._on(leaf, case, negated) for leaf in tests))
+            branches.append(And((*(Not(b) for b in before), when, tested)))
             before.append(when)
         return Or(tuple(branches))
 
@@ -395,6 +414,10 @@ def _typed(leaf: Match[Column], notes: Notes) -> Expr[Column]:
     """The same meaning as a test that the column's type takes."""
     column, test = leaf.subject, leaf.test
     match test:
+        case Text(()):
+            return Match(column, Null(), leaf.span)
+        case Exists() if column.type in ("string", "dynamic"):
+            return Match(column, PRESENT, leaf.span)
         case Number("==") if column.type in ("string", "dynamic", "guid"):
             return Match(column, as_text(test), leaf.span)
         case Text((str(text),)) if column.type in ("int", "long", "real", "decimal"):
@@ -448,6 +471,29 @@ def describe(field: FieldMap) -> str:
         return f"always `{field.constant}`"
     text = " or ".join(column.text for column in field.columns)
     return f"{text} ({field.transform})" if field.transform else text
+
+
+def _settled(tree: Expr[Column], facts: dict[Column, frozenset[str]]) -> Expr[Column]:
+    """The tree on rows where the facts hold, each conjunct also under the facts that the other conjuncts state."""
+    tree = simplify(assume(tree, facts)) if facts else tree
+    own = _facts(tree)
+    if not own:
+        return tree
+    known = {column: facts.get(column, texts) & texts for column, texts in own.items()}
+    return simplify(And(tuple(c if _facts(c) else assume(c, known) for c in _conjuncts(tree))))
+
+
+def _facts(rows: Expr[Column]) -> dict[Column, frozenset[str]]:
+    """The only texts that a column has in these rows, where they are few and compare with case."""
+    facts: dict[Column, frozenset[str]] = {}
+    for conjunct in _conjuncts(rows):
+        items = conjunct.items if isinstance(conjunct, Or) else (conjunct,)
+        tests = [item for item in items if isinstance(item, Match) and isinstance(item.test, Text) and item.test.cased]
+        texts = [literal(item.test) for item in tests]
+        columns = {item.subject for item in tests}
+        if len(tests) == len(items) and len(columns) == 1 and all(texts):
+            facts[columns.pop()] = frozenset(text for text in texts if text)
+    return facts
 
 
 def _conjuncts(tree: Expr[Column]) -> tuple[Expr[Column], ...]:

@@ -1,10 +1,11 @@
-"""A term test that a rule implies: Kusto answers `has` from its index, where `contains`, `endswith` and regexes scan text.
+"""A term test that a rule implies: Kusto answers `has` from its index, where `contains`, `endswith` and regexes scan
+text.
 
-Place in the flow: beside emission. Invariant: the test given holds on every row on which the tree holds, so that putting it in
-front changes no result. Proof of each step: Microsoft Learn, "String operators" (a term is a maximal run of letters and
-digits; `has` finds whole terms); a run in a literal is a whole term of every text that contains the literal when
-printable ASCII characters that are no letters or digits (and no underscore, which readings differ on) stand on both its sides
-inside the literal, or when it ends where the text does.
+Place in the flow: beside emission. Invariant: the test given holds on every row on which the tree holds, so that
+putting it in front changes no result. Proof of each step: Microsoft Learn, "String operators" (a term is a maximal
+run of letters and digits; `has` finds whole terms); a run in a literal is a whole term of every text that contains
+the literal when printable ASCII characters that are no letters or digits (and no underscore, which readings differ
+on) stand on both its sides inside the literal, or when it ends where the text does.
 """
 
 from __future__ import annotations
@@ -111,8 +112,8 @@ def _leaf(leaf: Match[Column]) -> _Gate | None:
         case Text() as test:
             term = _best(_terms(test.parts, column.kind == "stored"))
             whole = len(test.parts) == 1 and isinstance(test.parts[0], str)
-            if term is None:
-                return None
+            if term is None or (whole and test.cased):
+                return None  # words that the mapping states (an ActionType ...) stand in too many rows to help
             return _Gate(((stored, term),), free=whole and column.kind == "stored" and column.type == "string")
         case Regex(pattern, flags):
             from sigma2kql.regex import required_literals, translate
@@ -137,7 +138,8 @@ def _best(terms: Sequence[str]) -> str | None:
 def _terms(parts: Sequence[Part], as_stored: bool) -> list[str]:
     """The runs of at least three characters that are whole terms in every text of this shape.
 
-    `as_stored`: the text stands in the column as it is; inside JSON or XML a character beyond ASCII may be written as a code.
+    `as_stored`: the text stands in the column as it is; inside JSON or XML a character beyond ASCII may be written as
+    a code.
     """
     found: list[str] = []
     for number, part in enumerate(parts):

@@ -6,10 +6,10 @@ does (two-valued logic); the order of what remains is the order of what came.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar, assert_never
 
-from sigma2kql.model import And, Expr, Match, Not, Or
+from sigma2kql.model import And, Expr, Match, Not, Or, Text
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -66,6 +66,47 @@ def _flatten(
             if any(part in kept for part in whole.items):
                 del kept[whole]
     return next(iter(kept)) if len(kept) == 1 else same(tuple(kept))
+
+
+def assume(expr: Expr[S], facts: Mapping[S, frozenset[str]]) -> Expr[S]:
+    """The tree on rows where each of these subjects has one of these texts: a test that all (none) of them pass is gone."""
+    if not facts:
+        return expr
+
+    def decide(leaf: Match[S]) -> Expr[S]:
+        known = facts.get(leaf.subject)
+        if known is None or not isinstance(leaf.test, Text) or len(leaf.test.parts) != 1:
+            return leaf
+        text = leaf.test.parts[0]
+        if not isinstance(text, str):
+            return leaf
+        same = [text == one if leaf.test.cased else text.lower() == one.lower() for one in known]
+        return And(()) if all(same) else leaf if any(same) else Or(())
+
+    def choices(tree: Expr[S]) -> Expr[S]:
+        match tree:
+            case Or(items):
+                for subject, known in facts.items():
+                    texts = {
+                        i.test.parts[0] for i in items if isinstance(i, Match) and i.subject == subject and _whole(i)
+                    }
+                    if known <= texts:
+                        return And(())
+                return Or(tuple(choices(item) for item in items))
+            case And(items):
+                return And(tuple(choices(item) for item in items))
+            case Not(item):
+                return Not(choices(item))
+            case Match():
+                return decide(tree)
+            case _:
+                assert_never(tree)
+
+    return choices(expr)
+
+
+def _whole(leaf: Match[S]) -> bool:
+    return isinstance(leaf.test, Text) and len(leaf.test.parts) == 1 and isinstance(leaf.test.parts[0], str)
 
 
 def leaves(expr: Expr[S]) -> list[Match[S]]:

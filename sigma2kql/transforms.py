@@ -89,6 +89,11 @@ class Request(NamedTuple):
     def lose(self, exactness: Exactness, why: str) -> None:
         self.notes.lose(exactness, why, self.match.span, self.negated)
 
+    def untestable(self, code: str, message: str, hint: str = "") -> Expr[Column]:
+        """The value may be in the event, but the table does not hold it: nothing is selected, and that is a loss."""
+        self.lose("narrower", message)
+        return self.notes.impossible(message, self.match.span, hint, code)
+
 
 Rewrite = Callable[[Request], Expr[Column]]
 Shape = Callable[[str, tuple[Column, ...], Mapping[str, Any]], list[tuple[Column, Any]]]
@@ -308,11 +313,10 @@ def _basename(request: Request) -> Expr[Column]:
     cut = _last_separator(text)
     name = join_parts((text[cut + 1 :],), test.parts[last + 1 :])
     if not name or name == (ANY,):
-        return request.notes.impossible(
-            f"`{request.match.subject.name}` holds a bare file name in this table: a folder can never match",
-            request.match.span,
-            "test the file name",
+        return request.untestable(
             "E411",
+            f"`{request.match.subject.name}` holds a bare file name in this table: a folder can never match",
+            "test the file name",
         )
     folder = join_parts(test.parts[:last], (text[:cut],))
     if folder not in ((), (ANY,)):
@@ -621,22 +625,17 @@ def _hashes(request: Request) -> Expr[Column]:
         ]
         known = tuple(t for t in tests if t is not None)
         if known:
+            if len(known) < len(found):
+                request.lose("broader", "not every hash of the value has a column")
             return And(known)
-        return request.notes.impossible(
-            f"this table has no column for {', '.join(name.upper() for name, _ in found)} hashes",
-            request.match.span,
-            code="E412",
-        )
+        names = ", ".join(name.upper() for name, _ in found)
+        return request.untestable("E412", f"this table has no column for {names} hashes")
     bare = re.fullmatch(r"[0-9a-fA-F]+", text)
     if bare and len(text) in _BY_LENGTH:
         columns = tuple(by_algorithm[a] for a in _BY_LENGTH[len(text)] if a in by_algorithm)
         if columns:
             return request._replace(columns=columns).anywhere(Text((text,)))
-    return request.notes.impossible(
-        f"`{request.match.subject.name}` must name a whole hash here, as in `SHA256=...`",
-        request.match.span,
-        code="E412",
-    )
+    return request.untestable("E412", f"`{request.match.subject.name}` must name a whole hash here, as in `SHA256=...`")
 
 
 def _shape_hashes(value: str, columns: tuple[Column, ...], options: Mapping[str, Any]) -> list[tuple[Column, Any]]:

@@ -1,0 +1,79 @@
+"""Long lists of texts as one regular expression, for queries that would be over the limit of a rule.
+
+Place in the flow: a pass between simplify and emit, used only where it decides whether a query can be deployed. Invariant: the tree
+given back holds for the same rows; a regular expression finds exactly the texts of the list, in any case (the letters k and
+s also as U+212A and U+017F, which `contains` does not fold).
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from sigma2kql.model import And, Column, Expr, Match, Not, Or, Regex, Text
+from sigma2kql.operators import shape
+from sigma2kql.regex import wildcard_regex
+
+FEWEST = 8  # shorter lists stay as they are: an analyst reads them better
+
+
+def compact(expr: Expr[Column]) -> Expr[Column]:
+    """The tree with every long `or` of texts on one column as one test."""
+    match expr:
+        case Match():
+            return expr
+        case Not(item):
+            return Not(compact(item))
+        case And(items):
+            return And(tuple(compact(item) for item in items))
+        case Or(items):
+            return _choice(tuple(compact(item) for item in items))
+        case _:
+            assert_never(expr)
+
+
+def _choice(items: tuple[Expr[Column], ...]) -> Expr[Column]:
+    lists: dict[Column, list[Match[Column]]] = {}
+    for item in items:
+        if isinstance(item, Match) and _plain(item):
+            lists.setdefault(item.subject, []).append(item)
+    long = {column: found for column, found in lists.items() if len(found) >= FEWEST}
+    if not long:
+        return Or(items)
+    folded = tuple(_folded(column, found) for column, found in long.items())
+    rest = tuple(i for i in items if not (isinstance(i, Match) and _plain(i) and i.subject in long))
+    return Or((*folded, *rest)) if rest or len(folded) > 1 else folded[0]
+
+
+def _plain(leaf: Match[Column]) -> bool:
+    """A contains, startswith or endswith in any case of letters, or of a text that has none."""
+    if not isinstance(leaf.test, Text) or leaf.test.cased:
+        return False
+    found = shape(leaf.test)
+    return found is not None and found[0] != "equals" and all(c.isascii() or c.lower() == c.upper() for c in found[1])
+
+
+def _folded(column: Column, found: list[Match[Column]]) -> Match[Column]:
+    shapes = [shape(leaf.test) for leaf in found if isinstance(leaf.test, Text)]
+    texts = [one[1] for one in shapes if one is not None]
+    patterns = [wildcard_regex(leaf.test.parts, True) for leaf in found if isinstance(leaf.test, Text)]
+    cased = any(text.lower() != text.upper() for text in texts)
+    return Match(column, Regex(_alternation(patterns), "i" if cased else ""), found[0].span)
+
+
+def _alternation(patterns: list[str]) -> str:
+    """The patterns joined, what all begin with written once."""
+    start = _common(patterns)
+    rest = [pattern[len(start) :] for pattern in patterns]
+    return "|".join(patterns) if not start else f"{start}(?:{'|'.join(rest)})"
+
+
+def _common(patterns: list[str]) -> str:
+    """The longest common beginning that ends in plain letters or digits after which no escape or operator is cut."""
+    start = 0
+    first, last = min(patterns), max(patterns)
+    while start < len(first) and start < len(last) and first[start] == last[start]:
+        start += 1
+    text = first[:start]
+    while text and (text.endswith("\\") or text[-1] in "^"):
+        text = text[:-1]
+    return text if len(text) > 3 else ""
