@@ -1,7 +1,7 @@
 """The stages composed: files or text in, `Compiled` values out. The library's public face.
 
-Place in the flow: above every stage; only here do they meet. Invariant: every document read gives exactly one result, in
-input order, and no fault of one costs another.
+Place in the flow: above every stage; only here do they meet. Invariant: every document read gives exactly one result,
+in input order, and no fault of one costs another.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ _LINKED = re.compile(rb"^(?:filter|correlation)\s*:", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to compile. `tables`: the tables that the workspace has (empty: any); `builtin`: ASIM functions by built-in name.
+    """How to compile. `tables`: the tables that the workspace has (empty: any); `builtin`: ASIM functions by built-in
+    name.
 
     `time`: name of the timestamp column in place of the table's own; `placeholders`: values of `%name%`; `prefilter`:
     whether index prefilters are added; `strict`: a broader or narrower query is an error.
@@ -60,7 +61,9 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One file as read: the path as the user named it, the folder it was found under and its bytes (or why there are none)."""
+    """One file as read: the path as the user named it, the folder it was found under and its bytes (or why there are
+    none).
+    """
 
     path: str
     root: Path | None
@@ -115,7 +118,8 @@ def load_input(one: Input) -> tuple[Document, ...]:
 def compile_inputs(inputs: Iterable[Input], options: Options) -> Iterator[tuple[Input, Compiled]]:
     """Every document of the files, compiled, in order.
 
-    Filters and correlations reach across files, so where one occurs all files are loaded first; else one file is held at a time.
+    Filters and correlations reach across files, so where one occurs all files are loaded first; else one file is held
+    at a time.
     """
     inputs = list(inputs)
     compiler = Compiler(options)

@@ -1,7 +1,7 @@
 """`sigma2kql.yml`: options that a repository keeps beside its rules; flags of the command line win over it.
 
-Place in the flow: read before a command runs. Invariant: an unknown key or a value of the wrong shape is an error with its
-position, never ignored.
+Place in the flow: read before a command runs. Invariant: an unknown key or a value of the wrong shape is an error
+with its position, never ignored.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """emit for correlations: the matches of several rules, counted or ordered within sliding windows.
 
 Place in the flow: beside emission, over queries that map has made. Invariant: a window is sliding, not tied to clock
-boundaries, unless the threshold counts too few (`lt`, `lte`, `eq`, `neq`), which only fixed windows can answer: that is said.
+boundaries, unless the threshold counts too few (`lt`, `lte`, `eq`, `neq`), which only fixed windows can answer: that
+is said.
 
-Sources: Sigma correlation rules specification 2.1; Microsoft Learn: "prev()", "scan operator", "join operator", "dcount()".
+Sources: Sigma correlation rules specification 2.1; Microsoft Learn: "prev()", "scan operator", "join operator",
+"dcount()".
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ def compile_correlation(
     target: str,
     prefiltered: bool,
 ) -> Compiled:
-    """The correlation as one query. Raises Sigma2KqlError: a rule that is missing or fails, a field without a column."""
+    """The correlation as one query. Raises Sigma2KqlError: a rule is missing or fails, a field has no column."""
     builder = _Builder(documents, map_one, prefiltered)
     text, mapped = builder.query(correlation, ())
     notes = list(correlation.warnings) + builder.notes
@@ -60,7 +62,7 @@ def compile_correlation(
         )
     lets = "".join(f"let {name} = materialize({body});\n" for name, body in builder.lets.items())
     tables = ", ".join(dict.fromkeys(one.table.name for one in mapped))
-    columns = {key: "string" for key in (*builder.keys(correlation), RULE)}
+    columns = dict.fromkeys((*builder.keys(correlation), RULE), "string")
     return Compiled(
         correlation,
         target,
@@ -188,7 +190,8 @@ class _Builder:
             self.notes.append(
                 diagnostic(
                     "W405",
-                    "a threshold that counts few events is tested in fixed windows; groups without any event are not seen",
+                    "a threshold that counts few events is tested in fixed windows; "
+                    "groups without any event are not seen",
                     correlation.origin.span,
                 )
             )
@@ -202,7 +205,8 @@ class _Builder:
         drop = "" if keys else "\n| project-away _all"
         return (
             f"{first}\n| distinct {by}\n| join kind=inner (\n    {other}\n) on {', '.join(key)}\n"
-            f"| where WindowTime between ({time} .. ({time} + {span}))\n| summarize {measure} by {by}\n| where {test}{drop}"
+            f"| where WindowTime between ({time} .. ({time} + {span}))\n"
+            f"| summarize {measure} by {by}\n| where {test}{drop}"
         )
 
     def _let(self, body: str) -> str:
@@ -244,7 +248,8 @@ def _counted(matches: str, keys: list[str], time: str, span: str, number: int) -
     same = "".join(f" and prev({key}, {number - 1}) == {key}" for key in keys)
     by = f" by {', '.join(keys)}" if keys else ""
     return (
-        f"{matches}\n| sort by {order}\n| extend FirstSeen = prev({time}, {number - 1}), SameGroup = isnotnull(prev({time}, {number - 1})){same}\n"
+        f"{matches}\n| sort by {order}\n"
+        f"| extend FirstSeen = prev({time}, {number - 1}), SameGroup = isnotnull(prev({time}, {number - 1})){same}\n"
         f"| where SameGroup and {time} - FirstSeen <= {span}\n"
         f"| summarize FirstSeen = min(FirstSeen), {time} = max({time}){by}"
     )

@@ -35,8 +35,8 @@ class Column:
     """A typed KQL expression that a predicate may stand on: a stored column, or something computed from stored ones.
 
     `text` is finished KQL; `reads` are the stored columns in it; `kind` says how it is reached (a stored column, a
-    property of a dynamic one, JSON or XML text, a computed expression) and `key` which part, so that a row can be shaped
-    for it and a term test can be put on the stored column.
+    property of a dynamic one, JSON or XML text, a computed expression) and `key` which part, so that a row can be
+    shaped for it and a term test can be put on the stored column.
     """
 
     text: str
@@ -216,7 +216,9 @@ class LogSource:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What a document says about itself. Lists are tuples; dates are ISO text; `custom` holds every unknown top-level key."""
+    """What a document says about itself. Lists are tuples; dates are ISO text; `custom` holds every unknown top-level
+    key.
+    """
 
     title: str = ""
     id: str | None = None
@@ -348,8 +350,8 @@ Exactness = Literal["exact", "broader", "narrower"]
 class FieldMap:
     """How one Sigma field stands in a table.
 
-    Exactly one of: any of `columns` (after `transform`), a predicate per value, a constant text, or by row `cases`, of which
-    the first whose predicate holds decides.
+    Exactly one of: any of `columns` (after `transform`), a predicate per value, a constant text, or by row `cases`,
+    of which the first whose predicate holds decides.
     """
 
     columns: tuple[Column, ...] = ()

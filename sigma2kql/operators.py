@@ -1,7 +1,7 @@
 """One test on one column as KQL: the only place where operators and functions of the language are written.
 
-Place in the flow: under emission. Invariant: for every row, including those with empty or null columns, the predicate is true
-exactly when the test holds; it may be null instead of false only where `nullable` says so.
+Place in the flow: under emission. Invariant: for every row, including those with empty or null columns, the predicate
+is true exactly when the test holds; it may be null instead of false only where `nullable` says so.
 
 Sources: Microsoft Learn, "Query null values", "String operators", the page of each function.
 """
@@ -74,8 +74,8 @@ Piece = Atom | Listed | Chain | Wrap
 
 Shape = Literal["equals", "startswith", "endswith", "contains"]
 
-# (shape, cased) -> (operator, its exact complement). All are total: never null against a literal, so both forms may stand
-# anywhere (null on the left: positive false, complement true).
+# (shape, cased) -> (operator, its exact complement). All are total: never null against a literal, so both forms
+# may stand anywhere (null on the left: positive false, complement true).
 _OPERATORS: dict[tuple[Shape, bool], tuple[str, str]] = {
     ("equals", False): ("=~", "!~"),
     ("equals", True): ("==", "!="),
@@ -294,9 +294,10 @@ def _numeric(column: Column) -> str:
 def _cidr(column: Column, networks: Sequence[Cidr]) -> Piece:
     """Right for IPv4, IPv6 and IPv4-mapped addresses; null or false for everything else.
 
-    ipv6_is_match() takes both families in one call. Over several networks one call a family: the IPv4 function gives null on
-    IPv6 text and the reverse, `true or null` is true and the rest is guarded where a `not` stands above. Mapped addresses
-    (::ffff:a.b.c.d) are found through the IPv6 form of each IPv4 network, in hex, as a dotted one changes the prefix.
+    ipv6_is_match() takes both families in one call. Over several networks one call a family: the IPv4 function gives
+    null on IPv6 text and the reverse, `true or null` is true and the rest is guarded where a `not` stands above.
+    Mapped addresses (::ffff:a.b.c.d) are found through the IPv6 form of each IPv4 network, in hex, as a dotted one
+    changes the prefix.
     """
     texts = tuple(dict.fromkeys(n.network for n in networks))
     subject = _string(column)
@@ -323,7 +324,9 @@ def _mapped(network: str) -> str:
 
 
 def cost(expr: Expr[Column]) -> int:
-    """How dear a conjunct is, for its place in the query: equality first, scans of text after, regexes and negations last."""
+    """How dear a conjunct is, for its place in the query: equality first, scans of text after, regexes and negations
+    last.
+    """
     match expr:
         case Match(subject, test):
             base = {"stored": 0, "property": 10, "json": 12, "pair": 12, "xml": 12, "computed": 12}[subject.kind]

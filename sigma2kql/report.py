@@ -1,7 +1,7 @@
 """Diagnostics as people and tools read them: text with carets, JSON, GitHub annotations, SARIF.
 
-Place in the flow: at the edge; only here is a diagnostic turned into text. Invariant: control characters of an input never
-reach a terminal or a log line.
+Place in the flow: at the edge; only here is a diagnostic turned into text. Invariant: control characters of an input
+never reach a terminal or a log line.
 """
 
 from __future__ import annotations

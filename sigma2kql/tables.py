@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -58,7 +58,8 @@ _EXTRAS = (
     "empty",
 )
 _FILE_KEYS = (
-    "table", "target", "builtin", "time", "columns", "serves", "fields", "others", "absent", "keywords", "extends", "custom", "notes",
+    "table", "target", "builtin", "time", "columns", "serves", "fields", "others", "absent", "keywords", "extends",
+    "custom", "notes",
 )  # fmt: skip
 _SERVE_KEYS = ("logsource", "where", "event_ids", "fields", "absent", "others", "keywords", "exactness", "why")
 _CASTS = {
@@ -488,7 +489,7 @@ def mappings_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "mappings"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shipped_table(path: Path, target: str) -> Table:
     return read_table(Source(f"mappings/{path.parent.name}/{path.name}", path.read_text(encoding="utf-8")), target)
 
@@ -509,9 +510,9 @@ def build_index(target: str) -> dict[str, Any]:
     return index
 
 
-@lru_cache(maxsize=None)
+@cache
 def _index(target: str) -> dict[str, Any]:
-    """The index, from its file where that is true to the folder, else made anew (a source tree that is being edited)."""
+    """The index, from its file where that is true to the folder, else made anew (a source tree being edited)."""
     try:
         index: dict[str, Any] = json.loads((mappings_folder() / target / "index.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -532,7 +533,7 @@ def _shipped_entries(target: str) -> dict[str, Entry]:
     }
 
 
-@lru_cache(maxsize=None)
+@cache
 def _settings(target: str) -> dict[str, Any]:
     path = mappings_folder() / target / "target.yml"
     if not path.is_file():

@@ -1,7 +1,8 @@
-"""The command line: each command is one function that calls the api; only here is anything printed or the process ended.
+"""The command line: each command is one function that calls the api; only here is anything printed or the process
+ended.
 
-Place in the flow: at the top. Invariant: stdout carries the product only; exit status 0 all done, 1 done but something failed, 2 the
-call itself is wrong; no traceback reaches a user.
+Place in the flow: at the top. Invariant: stdout carries the product only; exit status 0 all done, 1 done but
+something failed, 2 the call itself is wrong; no traceback reaches a user.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ def _report(error: Exception) -> int:
     if os.environ.get("SIGMA2KQL_DEBUG"):
         raise error
     click.echo(
-        f"internal error: {type(error).__name__}: {error}\nThis is a fault of sigma2kql: please report it (SIGMA2KQL_DEBUG=1 shows where).",
+        f"internal error: {type(error).__name__}: {error}\n"
+        "This is a fault of sigma2kql: please report it (SIGMA2KQL_DEBUG=1 shows where).",
         err=True,
     )
     return 2

@@ -56,7 +56,8 @@ def compile_options(function: Function) -> Function:
             ),
             click.option(
                 "--time-column",
-                help="Timestamp column in place of the table's own (TimeGenerated for Sentinel's copy of Defender tables).",
+                help="Timestamp column in place of the table's own "
+                "(TimeGenerated for Sentinel's copy of Defender tables).",
             ),
             click.option(
                 "--placeholder",
