@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from unicodedata import category
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -31,16 +32,17 @@ def quoted(text: str) -> str:
 
 
 def _needs_escape(char: str) -> bool:
-    return (
-        ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 or 0x2028 <= ord(char) <= 0x202E or 0x2066 <= ord(char) <= 0x2069
-    )
+    """Control, format (bidi marks, zero width) and line separating characters: invisible, or the end of a line."""
+    return not char.isprintable() and category(char) in ("Cc", "Cf", "Zl", "Zp", "Cs")
 
 
 def _escaped(char: str) -> str:
     named = {"\n": "\\n", "\r": "\\r", "\t": "\\t", '"': '\\"', "\\": "\\\\"}
     if char in named:
         return named[char]
-    return f"\\u{ord(char):04x}" if _needs_escape(char) else char
+    if not _needs_escape(char):
+        return char
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
 
 
 # Words that Microsoft's parser does not take as a bare name inside a predicate.
