@@ -16,7 +16,7 @@ from pathlib import Path
 from sigma2kql import kql as emission
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, Span, diagnostic
 from sigma2kql.loader import decode, load
-from sigma2kql.mapping import Mapped, map_rule
+from sigma2kql.mapping import Mapped, map_everywhere, map_rule
 from sigma2kql.model import (
     And,
     Broken,
@@ -46,7 +46,7 @@ class Options:
     name.
 
     `time`: name of the timestamp column in place of the table's own; `placeholders`: values of `%name%`; `prefilter`:
-    whether index prefilters are added; `strict`: a broader or narrower query is an error.
+    whether index prefilters are added; `union`: all tables that carry a rule, not the best; `strict`: a broader or narrower query is an error.
     """
 
     target: str = "sentinel"
@@ -55,6 +55,7 @@ class Options:
     placeholders: Mapping[str, Sequence[str]] = field(default_factory=dict)
     builtin: bool = False
     time: str | None = None
+    union: bool = False
     strict: bool = False
     prefilter: bool = True
 
@@ -217,6 +218,12 @@ class Compiler:
         mapped = self.map(rule)
         if self.fed and {rule.meta.id, rule.meta.name} & self.fed:
             return self._compiled(rule, mapped, None)
+        if self.options.union:
+            every = map_everywhere(rule, self.where(rule), self.target, self.options.builtin)
+            text = emission.emit_union([one.query for one in every], self.options.prefilter)
+            return replace(
+                self._compiled(rule, mapped, text), table=", ".join(one.table.name for one in every), passed_over=()
+            )
         return self._compiled(rule, mapped, emission.emit(mapped.query, self.options.prefilter))
 
     def _compiled(self, rule: Rule, mapped: Mapped, text: str | None) -> Compiled:
@@ -242,14 +249,18 @@ class Compiler:
 
     def map(self, rule: Rule) -> Mapped:
         """The rule with placeholders replaced and filters added, on its table. Raises Sigma2KqlError."""
-        where = self._filled(rule.where)
-        for one in self._filters(rule):
-            where = And((where, self._filled(one.where)))
-        mapped = map_rule(rule, where, self.target, self.options.builtin)
+        mapped = map_rule(rule, self.where(rule), self.target, self.options.builtin)
         if self.options.time is not None or self.target.time is not None:
             time = self.options.time or self.target.time or mapped.query.time
             mapped = replace(mapped, query=replace(mapped.query, time=time))
         return mapped
+
+    def where(self, rule: Rule) -> Expr[Field]:
+        """The rule's tree with placeholders replaced and filters added. Raises Sigma2KqlError for a placeholder without values."""
+        where = self._filled(rule.where)
+        for one in self._filters(rule):
+            where = And((where, self._filled(one.where)))
+        return where
 
     def _filled(self, where: Expr[Field]) -> Expr[Field]:
         wanted = placeholders(where)

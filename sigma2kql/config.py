@@ -22,6 +22,7 @@ KEYS = (
     "placeholders",
     "builtin",
     "strict",
+    "union",
     "time",
     "prefilter",
     "deploy",
@@ -41,6 +42,7 @@ class Config:
     placeholders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     builtin: bool | None = None
     strict: bool | None = None
+    union: bool | None = None
     time: str | None = None
     prefilter: bool | None = None
     deploy: dict[str, Any] = field(default_factory=dict)
@@ -103,7 +105,7 @@ class _Reader:
                 return tuple(self.path.parent / text for text in self._texts(name, node))
             case "tables":
                 return tuple(self._texts(name, node))
-            case "builtin" | "strict" | "prefilter":
+            case "builtin" | "strict" | "prefilter" | "union":
                 if not isinstance(node, YamlScalar) or not isinstance(node.value, bool):
                     self.wrong(node, f"`{name}` is true or false")
                     return None

@@ -1,8 +1,8 @@
 """emit: a query's tree becomes KQL text that an analyst could have written.
 
-Place in the flow: between simplify and render. Invariants: the text holds for exactly the rows for which the tree holds
-(two-valued: no predicate that can be null stands under an odd number of `not`); the same query gives the same bytes; every
-value is placed by `literals`, every operator comes from `operators`.
+Place in the flow: between simplify and render. Invariants: the text holds for exactly the rows for which the tree
+holds (two-valued: no predicate that can be null stands under an odd number of `not`); the same query gives the same
+bytes; every value is placed by `literals`, every operator comes from `operators`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,14 @@ def emit(query: Query, prefiltered: bool = True) -> str:
 
         text = min(text, _emit(dataclasses.replace(query, where=compact(query.where)), prefiltered), key=len)
     return text
+
+
+def emit_union(queries: Sequence[Query], prefiltered: bool = True) -> str:
+    """The rows of all queries; a table that the workspace lacks is passed over (`isfuzzy`)."""
+    if len(queries) == 1:
+        return emit(queries[0], prefiltered)
+    parts = ["\n".join(f"    {line}" for line in emit(query, prefiltered).splitlines()) for query in queries]
+    return "union isfuzzy=true\n" + ",\n".join(f"(\n{part}\n)" for part in parts)
 
 
 def _emit(query: Query, prefiltered: bool) -> str:
@@ -203,7 +211,7 @@ def _guarded(piece: Piece | None, negated: bool) -> Piece:
 
 
 def _grouped(items: Sequence[Expr[Column]]) -> list[tuple[str | None, list[Expr[Column]]]]:
-    """Operands of an `or` in order, tests of one column beside each other and those that fold into one list together."""
+    """Operands of an `or` in order, tests of one column beside each other, those that fold into one list together."""
     groups: dict[tuple[str, str], list[Expr[Column]]] = {}
     order: dict[str, list[tuple[str | None, list[Expr[Column]]]]] = {}
     rest: list[tuple[str | None, list[Expr[Column]]]] = []

@@ -1,11 +1,12 @@
 """map: a rule over Sigma fields becomes a query over the typed columns of one table.
 
-Place in the flow: between load and simplify. Invariant: the query selects exactly the rows that the rule means, except for
-what the outcome's losses say; what no table can carry is an error that names field, table and reason.
+Place in the flow: between load and simplify. Invariant: the query selects exactly the rows that the rule means,
+except for what the outcome's losses say; what no table can carry is an error that names field, table and reason.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,7 +36,7 @@ from sigma2kql.model import (
     Verdict,
 )
 from sigma2kql.simplify import assume, leaves, replace as replace_leaves, simplify
-from sigma2kql.tables import Target, fill
+from sigma2kql.tables import Target, carriers, carries_field, fill
 from sigma2kql.transforms import (
     ALWAYS,
     NEVER,
@@ -72,10 +73,12 @@ class Mapped:
 
 
 def map_rule(rule: Rule, where: Expr[Field], target: Target, builtin: bool = False) -> Mapped:
-    """The rule on the best table of the target: the first that carries all of it exactly, else the first that carries it.
+    """The rule on the best table of the target: the first that carries all of it exactly, else the first that carries
+    it.
 
-    `where` is the rule's tree after placeholders and filters. `builtin` names ASIM parser functions by their built-in name.
-    Raises Sigma2KqlError: no table serves the log source, or none carries every field; each table considered is named.
+    `where` is the rule's tree after placeholders and filters. `builtin` names ASIM parser functions by their built-in
+    name. Raises Sigma2KqlError: no table serves the log source, or none carries every field; each table considered is
+    named.
     """
     uses = _Uses(where)
     lossy: Mapped | None = None
@@ -99,52 +102,62 @@ def map_rule(rule: Rule, where: Expr[Field], target: Target, builtin: bool = Fal
     raise _refusal(rule, target, refused, uses)
 
 
+def map_everywhere(rule: Rule, where: Expr[Field], target: Target, builtin: bool = False) -> tuple[Mapped, ...]:
+    """The rule on every table that carries it: those that carry it exactly, or where there is none, the best other."""
+    best = map_rule(rule, where, target, builtin)
+    if best.verdict != "exact":
+        return (best,)
+    uses = _Uses(where)
+    found = {best.table.name: best}
+    for table, serve in target.candidates(rule.logsource):
+        if table.name in found or (serve.event_ids and not (uses.event_ids and uses.event_ids <= serve.event_ids)):
+            continue
+        try:
+            mapped = _Mapper(table, serve, uses, builtin).run(where)
+        except Sigma2KqlError:
+            continue
+        if mapped.verdict == "exact":
+            found[table.name] = mapped
+    return tuple(found.values())
+
+
 def _with(mapped: Mapped, passed: list[str]) -> Mapped:
     return replace(mapped, passed_over=tuple(dict.fromkeys(passed)))
 
 
 def _refusal(rule: Rule, target: Target, refused: list[tuple[Table, Sigma2KqlError]], uses: _Uses) -> Sigma2KqlError:
-    """Why no table carries the rule."""
+    """Why no table carries the rule, which others were considered, and who would carry it."""
     if refused:
         first, error = refused[0]
-        others = "; ".join(
-            dict.fromkeys(
-                f"{table.name}: {e.diagnostics[0].message}" for table, e in refused[1:] if table.name != first.name
-            )
-        )
-        if not others:
-            return error
-        head = error.diagnostics[0]
-        hint = f"{head.hint}; " if head.hint else ""
+        found = dict.fromkeys(f"{t.name}: {e.diagnostics[0].message}" for t, e in refused[1:] if t.name != first.name)
+        others = f"also considered: {'; '.join(found)}" if found else ""
         return Sigma2KqlError(
-            (
-                Diagnostic(head.code, head.message, head.span, f"{hint}also considered: {others}", head.severity),
-                *error.diagnostics[1:],
-            )
+            replace(d, hint="; ".join(h for h in (d.hint, _elsewhere(d, rule, target), others if not n else "") if h))
+            for n, d in enumerate(error.diagnostics)
         )
     source = rule.logsource
-    served = [
-        entry
-        for entry in target.entries
-        if any(s.product == source.product or s.category == source.category for s in entry.logsources)
-    ]
-    hint = (
-        f"tables for similar log sources: {', '.join(e.name for e in served[:6])}"
-        if served and (source.product or source.category)
-        else ""
-    )
-    serves = any(True for _ in target.candidates(source))
+    hint = "a mapping file of your own can add one: see mappings/README.md"
+    if known := carriers(source, target.name):
+        hint = f"it is carried by {', '.join(f'{entry.name} (target {name})' for name, entry in known[:4])}"
     message = f"no table of target `{target.name}` carries log source {source}"
-    if serves:
-        ids = ", ".join(map(str, sorted(uses.event_ids))) or "no EventID"
-        message = f"no table of target `{target.name}` carries log source {source} with {ids}"
-    return Sigma2KqlError(
-        [
-            diagnostic(
-                "E401", message, source.span, hint or "a mapping file of your own can add one: see mappings/README.md"
-            )
-        ]
-    )
+    if any(True for _ in target.candidates(source)):
+        message += (
+            f" with EventID {', '.join(map(str, sorted(uses.event_ids)))}" if uses.event_ids else " without an EventID"
+        )
+    return Sigma2KqlError([diagnostic("E401", message, source.span, hint)])
+
+
+def _elsewhere(problem: Diagnostic, rule: Rule, target: Target) -> str:
+    """The tables of other targets that have a field which is missing here."""
+    if problem.code != "E402":
+        return ""
+    name = problem.message.split("`")[1]
+    tables = [
+        f"{e.name} (target {t})"
+        for t, e in carriers(rule.logsource, target.name)
+        if carries_field(e, rule.logsource, name)
+    ]
+    return f"it has a column in {', '.join(dict.fromkeys(tables[:4]))}" if tables else ""
 
 
 def find_field(table: Table, serve: Serve, name: str) -> FieldMap | str:
@@ -335,7 +348,9 @@ class _Mapper:
         return SameAs(other.columns[0], test.shape, test.cased)
 
     def _plain(self, request: Request) -> Expr[Column]:
-        """Any of the columns, each by its type: a number on a text column and a text on a number column become equal texts."""
+        """Any of the columns, each by its type: a number on a text column and a text on a number column become equal
+        texts.
+        """
         found = tuple(_typed(Match(column, request.test, request.match.span), self.notes) for column in request.columns)
         if len(found) == 1:
             return found[0]
@@ -457,7 +472,7 @@ def _number(text: str) -> int | float | None:
         value = int(text) if text.lstrip("-").isdigit() else float(text)
     except (ValueError, OverflowError):
         return None
-    return value if value == value and abs(value) != float("inf") and canonical(value) == text else None
+    return value if math.isfinite(value) and canonical(value) == text else None
 
 
 def describe(field: FieldMap) -> str:

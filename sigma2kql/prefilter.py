@@ -5,7 +5,8 @@ Place in the flow: beside emission. Invariant: the test given holds on every row
 putting it in front changes no result. Proof of each step: Microsoft Learn, "String operators" (a term is a maximal
 run of letters and digits; `has` finds whole terms); a run in a literal is a whole term of every text that contains
 the literal when printable ASCII characters that are no letters or digits (and no underscore, which readings differ
-on) stand on both its sides inside the literal, or when it ends where the text does.
+on) stand on both its sides inside the literal, or when it ends where the text does. A run with underscores in it is tested as a whole, which holds
+whether an underscore divides terms or not.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sigma2kql.operators import Atom, Listed
 
 # Over 128 values Kusto does not use the index (Microsoft Learn: "has_any operator").
 MOST = 128
-_RUN = re.compile(r"[A-Za-z0-9]+")
+_RUN = re.compile(r"[A-Za-z0-9_]*[A-Za-z0-9][A-Za-z0-9_]*")
 _DELIMITER = re.compile(r"[ -/:-@\[-^`{-~]")
 # Terms that stand in most rows of their column: true, but no help.
 _COMMON = frozenset(
@@ -54,7 +55,10 @@ class _Gate:
         return (
             0
             if self.free
-            else sum(len(term) + 4 + 200 * (len(term) < 4) + 400 * (term.lower() in _COMMON) for _, term in self.terms)
+            else sum(
+                len(term) + 4 + 100 * ("_" in term) + 200 * (len(term) < 4) + 400 * (term.lower() in _COMMON)
+                for _, term in self.terms
+            )
         )
 
 

@@ -464,6 +464,10 @@ class Target:
     time: str | None = None
     title: str = ""
 
+    def serving(self, logsource: LogSource) -> Iterator[Entry]:
+        """The tables that say they serve this log source, without reading them."""
+        return (entry for entry in self.entries if any(_covers(served, logsource) for served in entry.logsources))
+
     def candidates(self, logsource: LogSource) -> Iterator[tuple[Table, Serve]]:
         """Every table and serve whose log source covers this one, best first."""
         for entry in self.entries:
@@ -541,6 +545,29 @@ def _settings(target: str) -> dict[str, Any]:
     (document,) = compose(Source(f"mappings/{target}/target.yml", path.read_text(encoding="utf-8")))
     assert document.root is not None
     return cast(dict[str, Any], plain(document.root))
+
+
+def carriers(logsource: LogSource, other_than: str) -> list[tuple[str, Entry]]:
+    """The shipped tables of other targets whose log source covers this one: (target, table), from the indexes alone."""
+    return [
+        (name, entry)
+        for name in target_names()
+        if name != other_than
+        for entry in _shipped_entries(name).values()
+        if any(_covers(served, logsource) for served in entry.logsources)
+    ]
+
+
+@cache
+def carries_field(entry: Entry, logsource: LogSource, name: str) -> bool:
+    """Whether a table has the field for this log source."""
+    table = entry.load()
+    for serve in table.serves:
+        if _covers(serve.logsource, logsource) and name not in serve.absent:
+            known = name in serve.fields or (name not in table.absent and name in table.fields)
+            if known or (name not in table.absent and (serve.others or table.others) is not None):
+                return True
+    return False
 
 
 def target_names() -> list[str]:

@@ -44,6 +44,12 @@ def compile_options(function: Function) -> Function:
                 help="Only use this table (repeatable): the ones that the workspace has.",
             ),
             click.option(
+                "--union",
+                is_flag=True,
+                default=None,
+                help="Query all tables that carry a rule (union isfuzzy=true), not the best one.",
+            ),
+            click.option(
                 "--workspace",
                 type=click.Path(dir_okay=False, exists=True),
                 help="File with an exported list of the workspace's tables.",
@@ -133,6 +139,7 @@ def make_options(config: Config, given: dict[str, Any]) -> Options:
         placeholders={**placeholders, **told},
         builtin=bool(given["builtin_parsers"] if given.get("builtin_parsers") is not None else config.builtin),
         time=given.get("time_column") or config.time,
+        union=bool(given["union"] if given.get("union") is not None else config.union),
         strict=bool(given["strict"] if given.get("strict") is not None else config.strict),
         prefilter=True if prefilter is None else prefilter,
     )

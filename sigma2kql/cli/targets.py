@@ -73,22 +73,48 @@ def _words(source: LogSource) -> str:
     )
 
 
+def _parts(source: LogSource) -> dict[str, str | None]:
+    return {"category": source.category, "product": source.product, "service": source.service}
+
+
 def _target(target: Target, form: str) -> int:
     if form == "json":
         rows = [
             {
                 "table": e.name,
-                "serves": [{"category": s.category, "product": s.product, "service": s.service} for s in e.logsources],
+                "serves": [_parts(s) for s in e.logsources],
             }
             for e in target.entries
         ]
-        click.echo(json.dumps({"target": target.name, "title": target.title, "tables": rows}, indent=2))
+        click.echo(
+            json.dumps(
+                {
+                    "target": target.name,
+                    "title": target.title,
+                    "tables": rows,
+                    "not_served": [_parts(s) for s in _not_served(target)],
+                },
+                indent=2,
+            )
+        )
         return 0
     for entry in target.entries:
         click.echo(entry.name)
         for source in entry.logsources:
             click.echo(f"    {_words(source) or 'any log source'}")
+    missing = _not_served(target)
+    if missing:
+        click.echo("not served (other targets carry it)")
+        for source in missing:
+            click.echo(f"    {_words(source)}")
     return 0
+
+
+def _not_served(target: Target) -> list[LogSource]:
+    """The log sources that another shipped target serves and this one does not."""
+    known = {s for name in target_names() for entry in load_target(name).entries for s in entry.logsources}
+    missing = [s for s in known if next(target.serving(LogSource(s.category, s.product, s.service)), None) is None]
+    return sorted((s for s in missing if _words(s)), key=str)
 
 
 def _table(table: Table, form: str) -> int:
