@@ -1,8 +1,8 @@
 """Long lists of texts as one regular expression, for queries that would be over the limit of a rule.
 
-Place in the flow: a pass between simplify and emit, used only where it decides whether a query can be deployed. Invariant: the tree
-given back holds for the same rows; a regular expression finds exactly the texts of the list, in any case (the letters k and
-s also as U+212A and U+017F, which `contains` does not fold).
+Place in the flow: a pass between simplify and emit, used only where it decides whether a query can be deployed.
+Invariant: the tree given back holds for the same rows; a regular expression finds exactly the texts of the list, in
+any case (the letters k and s also as U+212A and U+017F, which `contains` does not fold).
 """
 
 from __future__ import annotations
@@ -74,6 +74,6 @@ def _common(patterns: list[str]) -> str:
     while start < len(first) and start < len(last) and first[start] == last[start]:
         start += 1
     text = first[:start]
-    while text and (text.endswith("\\") or text[-1] in "^"):
+    while text and (text.endswith("\\") or text[-1] == "^"):
         text = text[:-1]
     return text if len(text) > 3 else ""

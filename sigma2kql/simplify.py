@@ -7,9 +7,9 @@ does (two-valued logic); the order of what remains is the order of what came.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar, assert_never
+from typing import TypeGuard, TypeVar, assert_never
 
-from sigma2kql.model import And, Expr, Match, Not, Or, Text
+from sigma2kql.model import And, Expr, Match, Not, Or, Test, Text
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -69,7 +69,9 @@ def _flatten(
 
 
 def assume(expr: Expr[S], facts: Mapping[S, frozenset[str]]) -> Expr[S]:
-    """The tree on rows where each of these subjects has one of these texts: a test that all (none) of them pass is gone."""
+    """The tree on rows where each of these subjects has one of these texts: a test that all (none) of them pass is
+    gone.
+    """
     if not facts:
         return expr
 
@@ -88,7 +90,9 @@ def assume(expr: Expr[S], facts: Mapping[S, frozenset[str]]) -> Expr[S]:
             case Or(items):
                 for subject, known in facts.items():
                     texts = {
-                        i.test.parts[0] for i in items if isinstance(i, Match) and i.subject == subject and _whole(i)
+                        i.test.parts[0]
+                        for i in items
+                        if isinstance(i, Match) and i.subject == subject and _is_whole(i.test)
                     }
                     if known <= texts:
                         return And(())
@@ -105,8 +109,9 @@ def assume(expr: Expr[S], facts: Mapping[S, frozenset[str]]) -> Expr[S]:
     return choices(expr)
 
 
-def _whole(leaf: Match[S]) -> bool:
-    return isinstance(leaf.test, Text) and len(leaf.test.parts) == 1 and isinstance(leaf.test.parts[0], str)
+def _is_whole(test: Test[S]) -> TypeGuard[Text]:
+    """One whole text, without wildcards."""
+    return isinstance(test, Text) and len(test.parts) == 1 and isinstance(test.parts[0], str)
 
 
 def leaves(expr: Expr[S]) -> list[Match[S]]:

@@ -1,4 +1,5 @@
-"""How a value of a rule is rewritten for a column that holds it in another form, one function a transform, named from YAML.
+"""How a value of a rule is rewritten for a column that holds it in another form, one function a transform, named from
+YAML.
 
 Place in the flow: used by map (`rewrite`) and by the shaping of events into rows (`shape`, the other direction).
 Invariant: on rows that `shape` gives, the rewritten test holds exactly when the original holds on the event, except for
@@ -450,7 +451,8 @@ def _user_name(request: Request) -> Expr[Column]:
             name = join_parts((text.rpartition("\\")[2],), test.parts[at[-1] + 1 :])
             if name in ((), (ANY,)):
                 return request.notes.impossible(
-                    f"`{request.match.subject.name}` holds only the user's name in this table: a domain can never match",
+                    f"`{request.match.subject.name}` holds only the user's name in this table: "
+                    "a domain can never match",
                     request.match.span,
                 )
             if test.parts[: at[-1]] != (ANY,) or text.rpartition("\\")[0]:
@@ -520,7 +522,9 @@ def _registry_spellings(test: Text, options: Mapping[str, Any]) -> list[Text]:
 def _shape_registry_path(
     value: str, columns: tuple[Column, ...], options: Mapping[str, Any]
 ) -> list[tuple[Column, Any]]:
-    """The last element is the value's name where the event sets or deletes a value (`options: {value: false}` for keys)."""
+    """The last element is the value's name where the event sets or deletes a value (`options: {value: false}` for
+    keys).
+    """
     text = value
     for short, long in options.get("hives", {}).items():
         if text.lower().startswith(short.lower() + "\\"):

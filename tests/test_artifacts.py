@@ -12,9 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given
-from hypothesis import settings as running
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings as running, strategies as st
 
 from sigma2kql.artifacts import (
     FORMATS,

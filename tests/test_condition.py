@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from sigma2kql.condition import Fault, _conjunction, _parser, matching, parse, read_condition
 from sigma2kql.errors import Source

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from sigma2kql.detection import read_detection
 from sigma2kql.errors import Sigma2KqlError, Source

@@ -7,8 +7,7 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, assume, given, settings, strategies as st
 
 from sigma2kql.catalogue import CATALOGUE
 from sigma2kql.model import ANY, ONE, OneOf, Part, Placeholder, Text

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from sigma2kql.errors import Source
 from sigma2kql.yamltree import YamlList, YamlMap, YamlScalar, compose, locate, plain, trap
