@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean
+from sigma2kql.literals import quoted
 from sigma2kql.model import (
     ANY,
+    ONE,
     And,
     Bool,
     Column,
@@ -25,8 +27,10 @@ from sigma2kql.model import (
     Not,
     Null,
     Number,
+    OneOf,
     Or,
     Query,
+    Regex,
     Rule,
     SameAs,
     Serve,
@@ -446,10 +450,22 @@ def _typed(leaf: Match[Column], notes: Notes) -> Expr[Column]:
                     f"`{text}` is neither true nor false, and the column holds nothing else", leaf.span
                 )
             return Match(column, Bool(text.lower() == "true"), leaf.span)
+        case Regex() | SameAs() if column.kind == "xml":
+            return Match(_decoded(column), test, leaf.span)
+        case Text(parts) if column.kind == "xml" and any(p is ONE or isinstance(p, OneOf) for p in parts):
+            return Match(_decoded(column), test, leaf.span)
         case Text() if column.kind == "xml":
             return Match(column, _escaped(test, column), leaf.span)
         case _:
             return leaf
+
+
+def _decoded(column: Column) -> Column:
+    """An XML element with its entities resolved, for tests that look at single characters."""
+    text = column.text
+    for entity, char in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
+        text = f"replace_string({text}, {quoted(entity)}, {quoted(char)})"
+    return replace(column, text=text)
 
 
 def _escaped(test: Test[Any], column: Column) -> Test[Any]:

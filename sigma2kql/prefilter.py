@@ -69,7 +69,9 @@ def prefilter(where: Expr[Column]) -> list[Atom | Listed] | None:
         return None
     by_column: dict[str, list[str]] = {}
     for column, term in gate.terms:
-        by_column.setdefault(column, []).append(term)
+        known = by_column.setdefault(column, [])
+        if term.lower() not in (one.lower() for one in known):  # has folds case
+            known.append(term)
     return [
         Atom(f"{column} has {quoted(terms[0])}")
         if len(terms) == 1
