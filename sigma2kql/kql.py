@@ -13,7 +13,7 @@ from typing import assert_never
 
 from sigma2kql.errors import Span
 from sigma2kql.literals import is_word
-from sigma2kql.model import And, Column, Expr, Match, Not, Or, Query, SameAs
+from sigma2kql.model import And, Column, Compiled, Expr, Match, Not, Or, Query, SameAs
 from sigma2kql.operators import Atom, Chain, Listed, Piece, Wrap, choice, cost, folds, single
 from sigma2kql.prefilter import prefilter
 from sigma2kql.simplify import leaves, replace
@@ -307,6 +307,14 @@ def _list_lines(head: str, values: list[str], tail: str, indent: str) -> list[st
         else:
             lines[-1] += ("" if number == 0 else " ") + text
     return lines
+
+
+def output_columns(done: Compiled) -> dict[str, str] | None:
+    """The columns that a query of ours returns, name -> type: the table's own and those it computes; None where unknown."""
+    if done.query is None:
+        return dict(done.columns) if done.columns else None
+    extends = _extended(done.query)[1]
+    return {**done.query.columns, **{column.text: column.type for column, _ in extends}}
 
 
 def locate(kql: str, query: Query, prefiltered: bool = True) -> list[tuple[int, int, Span]]:

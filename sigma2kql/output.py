@@ -93,16 +93,18 @@ class Folder:
             raise Sigma2KqlError([diagnostic("E805", f"cannot write {path}: {error.strerror or error}")]) from error
         self.written += 1
 
+    @staticmethod
+    def folder_of(one: Input) -> PurePath:
+        """Where the results of an input go, relative to the folder that was named; never through `..`."""
+        relative = PurePath(one.path).relative_to(one.root).parent if one.root is not None else PurePath()
+        return PurePath(*(part for part in relative.parts if part not in ("..", ".", "/", "\\")))
+
     def _place(self, one: Input, number: int | None, suffix: str) -> Path:
-        """Relative to the folder that was named, never through `..`; two inputs of one name get different files."""
-        relative = (
-            PurePath(one.path).relative_to(one.root) if one.root is not None else PurePath(PurePath(one.path).name)
-        )
-        parts = [part for part in relative.parts if part not in ("..", ".", "/", "\\")]
-        name = PurePath(parts[-1]).stem.strip("<>") or "rule"
+        """Two inputs of one name get different files."""
+        name = PurePath(one.path).stem.strip("<>") or "rule"
         if number is not None:
             name += f"-{number + 1}"
-        folder, count, candidate = self.root.joinpath(*parts[:-1]), 1, name
+        folder, count, candidate = self.root / self.folder_of(one), 1, name
         while str(folder / (candidate + suffix)).lower() in self.taken:
             count += 1
             candidate = f"{name}~{count}"

@@ -225,6 +225,13 @@ class Report:
         self.show(done.diagnostics)
         return bool(errors)
 
+    def fail(self, diagnostics: Iterable[Diagnostic]) -> None:
+        """A result that was counted as done cannot be delivered after all."""
+        found = list(diagnostics)
+        self.failed += 1
+        self.codes[found[0].code] += 1
+        self.show(found)
+
     def show(self, diagnostics: Iterable[Diagnostic]) -> None:
         for diagnostic in diagnostics:
             self.warnings += diagnostic.severity == "warning"
