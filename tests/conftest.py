@@ -30,6 +30,18 @@ DEFAULTS = {  # of a filter parameter of an ASIM parser, by type
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update", action="store_true", help="write what tests compare with (generated tables, cases) anew"
+    )
+
+
+@pytest.fixture
+def update(request: pytest.FixtureRequest) -> bool:
+    """Whether to write the expected text anew instead of comparing with it."""
+    return bool(request.config.getoption("--update"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     folder = Path(os.environ.get("SIGMA2KQL_SHARED") or ROOT.parent / "shared")
