@@ -27,6 +27,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Final, Generic, TypeVar, assert_never
 
+from sigma2kql.literals import lowered
 from sigma2kql.model import (
     ANY,
     ONE,
@@ -185,7 +186,7 @@ def _element_passes(test: Test[S], value: Any) -> bool:
         case Cidr(network, _):
             return isinstance(value, str) and _inside(network, value)
         case Number(op, wanted):
-            number = _number(value)
+            number = _number(value, _CANONICAL if op == "==" else _DECIMAL)
             return number is not None and _COMPARE[op](number, wanted)
         case Bool(wanted):
             return value is wanted or (isinstance(value, str) and _fold_ascii(value) == str(wanted).lower())
@@ -252,7 +253,7 @@ _Fold = Callable[[str], str]
 def _segments(parts: tuple[Part, ...], cased: bool) -> tuple[_Fold, _Segment, tuple[_Segment, ...] | None, _Segment]:
     """The shape cut at its ANYs: the first stretch, those between, the last; None between where there is no ANY."""
     beyond_ascii = any(c.lower() != c.upper() and not c.isascii() for p in parts for c in _characters(p))
-    fold = _same if cased else str.lower if beyond_ascii else _fold_ascii
+    fold = _same if cased else lowered if beyond_ascii else _fold_ascii
     stretches: list[list[Part]] = [[]]
     for part in parts:
         if part is ANY:
@@ -341,13 +342,17 @@ def _text(value: Any) -> str:
             return str(value)
 
 
-_CANONICAL = re.compile(r"-?(?:0|[1-9][0-9]{0,39})(?:\.[0-9]{0,39}[1-9])?")
+_CANONICAL = re.compile(r"(?:0|-?[1-9][0-9]{0,39}|-?(?:0|[1-9][0-9]{0,39})\.[0-9]{0,39}[1-9])")
+_DECIMAL = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?")
 
 
-def _number(value: Any) -> int | float | None:
-    """The number a value is, or the number whose canonical text it is (Sigma reading A5: no leading zeros, no `.0`)."""
+def _number(value: Any, form: re.Pattern[str]) -> int | float | None:
+    """The number a value is, or that its text is in this form.
+
+    Equal is only the canonical text (Sigma reading A5: no leading zeros, no `.0`); in order stands any decimal text.
+    """
     if isinstance(value, str):
-        if not _CANONICAL.fullmatch(value):
+        if not form.fullmatch(value):
             return None
         return float(value) if "." in value else int(value)
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -31,6 +31,13 @@ def quoted(text: str) -> str:
     return '"' + "".join(_escaped(char) for char in text) + '"'
 
 
+def lowered(text: str) -> str:
+    """As tolower() gives it: letter by letter, where Python writes a sigma at the end of a word, and a dotted I, otherwise."""
+    if text.isascii():
+        return text.lower()
+    return "".join(low if len(low := char.lower()) == 1 else char for char in text)
+
+
 def _needs_escape(char: str) -> bool:
     """Control, format (bidi marks, zero width) and line separating characters: invisible, or the end of a line."""
     return not char.isprintable() and category(char) in ("Cc", "Cf", "Zl", "Zp", "Cs")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-from sigma2kql.literals import quoted
+from sigma2kql.literals import lowered, quoted
 from sigma2kql.model import (
     ANY,
     And,
@@ -164,7 +164,7 @@ def choice(kind: str, group: Sequence[Match[Column]], opposite: bool = False) ->
     texts = tuple(dict.fromkeys(_whole(m) for m in group))
     if kind == "lower":
         return Listed(
-            f"tolower({_string(column)}) {_LISTS[True][opposite]} (", tuple(quoted(t.lower()) for t in texts), ")"
+            f"tolower({_string(column)}) {_LISTS[True][opposite]} (", tuple(dict.fromkeys(quoted(lowered(t)) for t in texts)), ")"
         )
     exact = kind == "cased" or all(_caseless(text) for text in texts)
     return Listed(f"{_string(column)} {_LISTS[exact][opposite]} (", tuple(map(quoted, texts)), ")")
@@ -236,7 +236,7 @@ def _text(column: Column, test: Text, opposite: bool) -> Piece | None:
 def _compare(column: Column, how: Shape, text: str, cased: bool, opposite: bool) -> Atom:
     subject = _string(column)
     if not cased and _folds_beyond_ascii(text):
-        subject, text, cased = f"tolower({subject})", text.lower(), True
+        subject, text, cased = f"tolower({subject})", lowered(text), True
     elif how == "equals" and _caseless(text):
         cased = True  # the same result; works on an index lookup of the exact text
     return Atom(f"{subject} {_OPERATORS[how, cased][opposite]} {quoted(text)}")
@@ -287,29 +287,40 @@ def _number(value: int | float) -> str:
 
 
 def _numeric(column: Column) -> str:
-    """As a number, null where the text is none (strings have no order in Kusto)."""
-    return column.text if column.type in _NUMERIC else f"todouble({column.text})"
+    """As a number, null where the text is none (strings have no order in Kusto; a time or truth value is no number)."""
+    return column.text if column.type in _NUMERIC else f"todouble({_string(column)})"
 
 
 def _cidr(column: Column, networks: Sequence[Cidr]) -> Piece:
     """Right for IPv4, IPv6 and IPv4-mapped addresses; null or false for everything else.
 
-    ipv6_is_match() takes both families in one call. Over several networks one call a family: the IPv4 function gives
-    null on IPv6 text and the reverse, `true or null` is true and the rest is guarded where a `not` stands above.
-    Mapped addresses (::ffff:a.b.c.d) are found through the IPv6 form of each IPv4 network, in hex, as a dotted one
-    changes the prefix.
+    ipv6_is_match() takes both families in one call. Over several networks one call a family: the IPv4 function gives null on
+    IPv6 text and the reverse, `true or null` is true and the rest is guarded where a `not` stands above. Mapped addresses
+    (::ffff:a.b.c.d) are found through the IPv6 form of each IPv4 network, in hex, as a dotted one changes the prefix. To
+    the IPv6 functions plain IPv4 text is such an address as well: an IPv6 network that holds those (::/0) asks for a colon.
     """
-    texts = tuple(dict.fromkeys(n.network for n in networks))
     subject = _string(column)
-    if len(texts) == 1:
-        return Atom(f"ipv6_is_match({subject}, {quoted(texts[0])})", nullable=True)
-    v4 = [n for n in dict.fromkeys(networks) if n.version == 4]
-    v6 = [n.network for n in dict.fromkeys(networks) if n.version == 6] + [_mapped(n.network) for n in v4]
-    six = Listed(f"ipv6_is_in_any_range({subject}, ", tuple(map(quoted, v6)), ")", nullable=True)
-    if not v4:
-        return six
-    four = Listed(f"ipv4_is_in_any_range({subject}, ", tuple(quoted(n.network) for n in v4), ")", nullable=True)
-    return Chain("or", (four, six), nullable=True)
+    v4 = tuple(dict.fromkeys(n.network for n in networks if n.version == 4))
+    v6 = tuple(dict.fromkeys(n.network for n in networks if n.version == 6))
+    plain = tuple(n for n in v6 if not _holds_mapped(n))
+    wide = tuple(_undotted(n) for n in v6 if _holds_mapped(n))
+    pieces: list[Piece] = []
+    if len(v4) == 1 and not plain:
+        pieces.append(_in_ranges(subject, v4))
+    elif v4 or plain:
+        if v4:
+            pieces.append(Listed(f"ipv4_is_in_any_range({subject}, ", tuple(map(quoted, v4)), ")", nullable=True))
+        pieces.append(_in_ranges(subject, (*plain, *map(_mapped, v4))))
+    if wide:
+        colon = Atom(f'{subject} contains ":"')
+        pieces.append(Chain("and", (colon, _in_ranges(subject, wide)), nullable=True))
+    return pieces[0] if len(pieces) == 1 else Chain("or", tuple(pieces), nullable=True)
+
+
+def _in_ranges(subject: str, networks: tuple[str, ...]) -> Piece:
+    if len(networks) == 1:
+        return Atom(f"ipv6_is_match({subject}, {quoted(networks[0])})", nullable=True)
+    return Listed(f"ipv6_is_in_any_range({subject}, ", tuple(map(quoted, networks)), ")", nullable=True)
 
 
 def _mapped(network: str) -> str:
@@ -317,6 +328,21 @@ def _mapped(network: str) -> str:
     address, _, prefix = network.partition("/")
     a, b, c, d = (int(part) for part in address.split("."))
     return f"::ffff:{a << 8 | b:x}:{c << 8 | d:x}/{96 + int(prefix or 32)}"
+
+
+def _holds_mapped(network: str) -> bool:
+    """Whether IPv4-mapped addresses are in this IPv6 network."""
+    if not network.startswith("::"):
+        return False
+    from ipaddress import IPv6Network
+
+    return IPv6Network(network).overlaps(IPv6Network("::ffff:0:0/96"))
+
+
+def _undotted(network: str) -> str:
+    """::ffff:10.0.0.0/104, as newer Pythons write it, in hex: a dotted end would make its prefix that of IPv4."""
+    head, dot, prefix = network.partition("/")
+    return _mapped(f"{head.rpartition(':')[2]}/{int(prefix) - 96}") if "." in head and dot else network
 
 
 # --------------------------------------------------------------------------------------------------------------------
