@@ -27,9 +27,11 @@ from sigma2kql.artifacts import (
     render,
     write,
 )
-from sigma2kql.artifacts.describe import clean, clean_line
+from sigma2kql.artifacts.attack import from_tags, limit
+from sigma2kql.artifacts.facts import facts, techniques
 from sigma2kql.artifacts.languages import BicepReader, HclReader, arm_plain, map_texts
 from sigma2kql.artifacts.model import AlertRule, Detection, Hunt
+from sigma2kql.artifacts.wording import clean, clean_line
 from sigma2kql.errors import Sigma2KqlError, Source, Span
 from sigma2kql.model import And, Compiled, Correlation, LogSource, Metadata, NativeQuery, Origin, Query, Reference, Rule
 
@@ -314,6 +316,23 @@ def test_many_tactics_are_cut_in_yaml_alone() -> None:
     assert document["tactics"] == ["Execution", "Persistence", "Discovery", "Impact", "Exfiltration"]
     assert document["relevantTechniques"] == ["T1485", "T1048"]
     assert len(properties(render(rule, "arm", Settings()))["tactics"]) == 6
+
+
+@pytest.mark.corpus
+def test_every_technique_of_the_corpus_has_its_tactic_and_no_tactic_is_lost(corpus: list[Path]) -> None:
+    table = facts("attack")["tags"]
+    seen = 0
+    for path in corpus:
+        found = re.search(r"^tags:\n((?: *- .*\n)+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        tags = re.findall(r"- *['\"]?([\w.-]+)", found[1]) if found else []
+        whole = from_tags(tags)
+        for attack in (whole, limit(whole, 5, 10)[0]):
+            for technique in attack.techniques:
+                assert set(techniques()[technique.split(".")[0]]) & set(attack.tactics), path
+        stated = {table[tag[7:].replace("_", "-")] for tag in tags if tag[7:].replace("_", "-") in table}
+        assert stated <= set(whole.tactics), path
+        seen += bool(stated)
+    assert seen > 3000
 
 
 # --------------------------------------------------------------------------------------------------------------------

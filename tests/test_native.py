@@ -147,6 +147,11 @@ def test_other_connectors_that_bring_the_table_are_enough() -> None:
     assert validate_native(native({**GOOD, **stated}, "SecurityEvent | take 1")) == ()
 
 
+def test_one_connector_may_stand_without_a_list() -> None:
+    stated = {"requiredDataConnectors": {"connectorId": "SecurityEvents", "dataTypes": "SecurityEvent"}}
+    assert validate_native(native({**GOOD, **stated}, "SecurityEvent | take 1")) == ()
+
+
 def test_an_empty_query_is_an_error_and_a_long_one_a_warning() -> None:
     assert codes(validate_native(native(GOOD, "  \n"))) == ["E713"]
     assert codes(validate_native(native(GOOD, "DeviceNetworkEvents" + " " * 10_000))) == ["W763"]

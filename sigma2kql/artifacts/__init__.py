@@ -16,12 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sigma2kql.artifacts import bodies, languages
-from sigma2kql.artifacts.describe import Kind, Limits, Prepared, describe, is_hunt
+from sigma2kql.artifacts import bodies, describe, languages, resources
+from sigma2kql.artifacts.describe import Kind, Limits, Prepared, is_hunt
 from sigma2kql.artifacts.model import AlertRule, Artifact, Detection, Hunt
 from sigma2kql.artifacts.native import validate_native
 from sigma2kql.artifacts.read import read_artifact, read_artifacts
-from sigma2kql.artifacts.resources import Resource, resources, terraform, too_many_entities
+from sigma2kql.artifacts.resources import Resource, too_many_entities
 from sigma2kql.artifacts.settings import Settings, merge, merge_rule
 from sigma2kql.errors import diagnostic, did_you_mean, fail
 from sigma2kql.model import Compiled
@@ -90,7 +90,7 @@ def prepare(
         kind = "hunt" if (is_hunt(compiled) if settings.hunting is None else settings.hunting) else "alert"
     if not chosen.function:
         settings = replace(settings, function=False)
-    found = describe(compiled, kind, chosen.limits, settings, output_columns)
+    found = describe.describe(compiled, kind, chosen.limits, settings, output_columns)
     lost = _lost_in_terraform(found.artifact, settings) if name == "terraform" else ""
     if lost:
         note = diagnostic("W761", f"azurerm has no argument for {lost}", compiled.document.origin.span)
@@ -135,14 +135,14 @@ def write(artifacts: Sequence[Artifact], name: str, settings: Settings, whole: b
         case "hunting-yaml":
             return _yaml(bodies.hunting_document(_only(artifacts, Hunt)[0]))
         case "arm":
-            return _arm(resources(_only(artifacts, AlertRule), settings))
+            return _arm(resources.resources(_only(artifacts, AlertRule), settings))
         case "hunting-arm":
-            return _arm(resources(_only(artifacts, Hunt), settings))
+            return _arm(resources.resources(_only(artifacts, Hunt), settings))
         case "bicep":
-            return _template("bicep").render(resources=resources(_deployed(artifacts), settings))
+            return _template("bicep").render(resources=resources.resources(_deployed(artifacts), settings))
         case "terraform":
             head = companions(name)["sigma2kql.tf"] + "\n" if whole else ""
-            return head + _template("terraform").render(resources=terraform(_deployed(artifacts), settings))
+            return head + _template("terraform").render(resources=resources.terraform(_deployed(artifacts), settings))
         case _:
             return _json(bodies.detection_body(_only(artifacts, Detection)[0]))
 

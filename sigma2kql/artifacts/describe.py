@@ -21,6 +21,7 @@ from sigma2kql.artifacts.facts import asim_schema, connectors, facts, tables_beh
 from sigma2kql.artifacts.model import AlertRule, Artifact, Connector, Detection, Entity, Hunt, Incident, Schedule
 from sigma2kql.artifacts.scan import Scan, scan
 from sigma2kql.artifacts.settings import Settings, loose
+from sigma2kql.artifacts.wording import clean, clean_line, cut
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic
 from sigma2kql.model import Compiled, Correlation, Metadata, NativeQuery
 
@@ -29,12 +30,6 @@ GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MINUTE, HOUR, DAY = 60, 3600, 86400
 QUERY_LIMIT = 10_000
 LOOKBACK = {HOUR: 4 * HOUR, 3 * HOUR: 12 * HOUR, 12 * HOUR: 48 * HOUR, 24 * HOUR: 30 * DAY}  # of a custom detection
-FOLDED = str.maketrans({
-    "\u2018": "'", "\u2019": "'", "\u201a": "'", "\u201b": "'", "\u201c": '"', "\u201d": '"', "\u201e": '"',
-    "\u2010": "-", "\u2011": "-", "\u2012": "-", "\u2013": "-", "\u2014": "-", "\u2026": "...", "\u00a0": " ",
-    "\u202f": " ", "\u2022": "-",
-})  # fmt: skip
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 Kind = Literal["alert", "hunt", "detection"]
 
@@ -252,22 +247,6 @@ def _attribution(meta: Metadata, found: attack.Attack) -> str:
         ("Also tagged", ", ".join(found.unknown)),
     )
     return "\n".join(f"{name}: {clean_line(content)}" for name, content in rows if content.strip())
-
-
-def clean(text: str) -> str:
-    """A text for people: typographic signs folded to ASCII, control characters made blanks, line ends `\\n`."""
-    lines = text.replace("\r\n", "\n").translate(FOLDED)
-    return "\n".join(line.rstrip() for line in CONTROL.sub(" ", lines).split("\n")).strip()
-
-
-def clean_line(text: str) -> str:
-    """The same on one line."""
-    return " ".join(clean(text).split())
-
-
-def cut(text: str, most: int) -> str:
-    """At most `most` characters; what is cut ends in `...`."""
-    return text if len(text) <= most else text[: most - 3].rstrip() + "..."
 
 
 def _connectors(tables: tuple[str, ...]) -> tuple[Connector, ...]:

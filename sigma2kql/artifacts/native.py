@@ -12,10 +12,11 @@ import re
 from collections.abc import Iterable
 
 from sigma2kql.artifacts import attack
-from sigma2kql.artifacts.describe import GUID, QUERY_LIMIT, clean_line
+from sigma2kql.artifacts.describe import GUID, QUERY_LIMIT
 from sigma2kql.artifacts.facts import connectors, facts
 from sigma2kql.artifacts.scan import scan
 from sigma2kql.artifacts.settings import KEYS, read_keys
+from sigma2kql.artifacts.wording import clean_line
 from sigma2kql.errors import Diagnostic, Span, diagnostic
 from sigma2kql.model import NativeQuery
 

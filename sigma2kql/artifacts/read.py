@@ -19,7 +19,8 @@ from sigma2kql.artifacts.model import AlertRule, Artifact, Hunt, Schedule
 from sigma2kql.artifacts.settings import KEYS, read_keys
 from sigma2kql.errors import Sigma2KqlError, Source, Span, diagnostic
 
-MOST = 5_000_000  # characters of one text
+MOST = 2_000_000  # characters of one text
+DEEPEST = 50  # lists and maps within each other
 NAME = re.compile(r"\[concat\(parameters\('\w+'\), ?'/(?:Microsoft\.SecurityInsights/)?([\w-]+)'\)\]", re.ASCII)
 ONLY_TEMPLATES = ("alertRuleTemplateName", "templateVersion", "lastModifiedUtc")  # the link to a gallery template
 
@@ -60,8 +61,11 @@ def _documents(text: str) -> list[Mapping[str, Any]]:
     if len(text) > MOST:
         raise _bad(text, "the text is too long")
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
-            raise _bad(text, "aliases are not read")
+        depth = 0
+        for event in yaml.parse(text, loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
+                raise _bad(text, "aliases are not read" if depth <= DEEPEST else "nested too deeply")
         found = list(yaml.load_all(text, loader))
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as problem:
         raise _bad(text, f"not YAML: {str(problem).splitlines()[0] if str(problem) else 'too deep'}") from None

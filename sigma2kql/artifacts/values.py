@@ -149,7 +149,8 @@ def sentinel_entities(value: object) -> tuple[str, ...]:
 
 
 def connectors(value: object) -> tuple[Connector, ...]:
-    """Required data connectors; a text in place of a list of data types is taken as a list."""
+    """Required data connectors; one map stands for a list of one, a text in place of data types for a list."""
+    value = [value] if isinstance(value, Mapping) else value
     return tuple(
         Connector(text(_get(item, "connectorId")), words(_get(item, "dataTypes", None)))
         for item in _list(value, 1000, "connectors")
