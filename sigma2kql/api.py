@@ -85,7 +85,7 @@ def find_files(paths: Sequence[str]) -> Iterator[tuple[str, Path | None]]:
             for folder, folders, files in os.walk(path):
                 folders.sort()
                 for name in sorted(files):
-                    if name.endswith(SUFFIXES):
+                    if name.endswith(SUFFIXES) and ".events." not in name:  # the events of a rule lie beside it
                         yield os.path.join(folder, name), Path(path)  # noqa: PTH118 - keeps the path as it was named
         else:
             yield path, None

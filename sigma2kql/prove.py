@@ -1,0 +1,483 @@
+"""Run each rule's emitted query on events, and judge whether it selects exactly those that the rule means.
+
+Place in the flow: above shape, generate and the engine, below the command. Invariant: what is run is the emitted text,
+unchanged; a rule passes only where events were run and every one came out as its label says.
+
+A rule whose query is broader must still find every match, a narrower one must select nothing else; the other side is not
+demanded, and the result says so.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from sigma2kql.errors import Sigma2KqlError
+from sigma2kql.evaluate import Trace, evaluate, trace
+from sigma2kql.event_forms import EventForm, recognise, sigma_fields
+from sigma2kql.generate import generate
+from sigma2kql.rule_events import Attack, Labelled
+from sigma2kql.model import And, Column, Compiled, Expr, Field, KqlType, Match, Not, Or, Query, SameAs, Serve, Table
+from sigma2kql.shape import keyword_text, raw_row, read_column, shape
+from sigma2kql.simplify import leaves
+
+CHUNK = 40  # rules whose rows are loaded together
+GROUP = "_rule"  # the columns that tell rows apart
+NUMBER = "_row"
+REDUCTIONS = 40  # queries spent on making a counterexample smaller
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A rule to prove: its result, its tree over Sigma's fields, where it is mapped to, and its events."""
+
+    compiled: Compiled
+    where: Expr[Field] | None = None
+    table: Table | None = None
+    serve: Serve | None = None
+    events: tuple[Labelled, ...] = ()
+    attacks: tuple[Attack, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Counterexample:
+    """One event that came out wrong: what was expected, the row it became, and what in the rule decided."""
+
+    event: Mapping[str, Any]
+    expected: bool
+    origin: str
+    row: Mapping[str, Any]
+    why: str = ""
+    line: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "event": dict(self.event),
+            "expected": "match" if self.expected else "no match",
+            "origin": self.origin,
+            "row": {k: v for k, v in self.row.items() if v is not None and v != ""},
+            "why": self.why,
+            "line": self.line,
+        }
+
+
+Status = Literal["passed", "failed", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one rule. `events` were run, of which `matched` were selected; `set_aside` could not be shaped."""
+
+    path: str
+    line: int
+    id: str | None
+    title: str
+    target: str
+    table: str | None
+    status: Status
+    reason: str = ""
+    events: int = 0
+    positive: int = 0
+    matched: int = 0
+    missed: int = 0
+    unexpected: int = 0
+    set_aside: int = 0
+    notes: tuple[str, ...] = ()
+    counterexample: Counterexample | None = None
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "line": self.line,
+            "id": self.id,
+            "title": self.title,
+            "target": self.target,
+            "table": self.table,
+            "status": self.status,
+            "reason": self.reason,
+            "events": self.events,
+            "must_match": self.positive,
+            "matched": self.matched,
+            "missed": self.missed,
+            "unexpected": self.unexpected,
+            "set_aside": self.set_aside,
+            "notes": list(self.notes),
+            "counterexample": self.counterexample.as_dict() if self.counterexample else None,
+            "seconds": round(self.seconds, 4),
+        }
+
+
+def outcome(subject: Subject, status: Status, reason: str = "", **more: Any) -> Result:
+    """A result with what the document says about itself."""
+    document = subject.compiled.document
+    return Result(
+        document.origin.source.path,
+        document.origin.source.position(document.origin.span.start)[0],
+        document.meta.id,
+        document.meta.title,
+        subject.compiled.target,
+        subject.compiled.table,
+        status,
+        reason,
+        **more,
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Events to rows
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One row to run: the event in Sigma's names, its label, and the row."""
+
+    event: Mapping[str, Any]
+    expected: bool
+    origin: str
+    row: Mapping[str, Any]
+    attack: int | None = None
+    raw: bool = False
+
+
+def with_generated(subject: Subject, count: int, seed: str) -> Subject:
+    """The subject with events made from the rule; the seed of each rule is its own, whatever other rules there are."""
+    if subject.where is None:
+        return subject
+    meta = subject.compiled.document.meta
+    samples = generate(subject.where, count, f"{seed}:{meta.id or meta.title}")
+    made = tuple(Labelled(sample.event, sample.matches, f"generated ({sample.how})") for sample in samples)
+    return replace(subject, events=subject.events + made)
+
+
+def cases(subject: Subject) -> tuple[list[Case], list[str]]:
+    """The rows of a rule's events, and of each event that cannot be one the reason."""
+    assert subject.table is not None and subject.serve is not None and subject.where is not None
+    names = fields_of(subject.where)
+    found: list[Case] = []
+    notes: list[str] = []
+    for one in subject.events:
+        made = _case(subject, one.event, one.expected, one.origin, names, notes)
+        if made is not None:
+            found.append(made)
+    for number, attack in enumerate(subject.attacks):
+        for event in attack.events:
+            made = _case(subject, event, None, attack.origin, names, notes, number)
+            if made is not None:
+                found.append(made)
+    return found, notes
+
+
+def _case(
+    subject: Subject,
+    event: Mapping[str, Any],
+    expected: bool | None,
+    origin: str,
+    names: Sequence[str],
+    notes: list[str],
+    attack: int | None = None,
+) -> Case | None:
+    table, serve, where = subject.table, subject.serve, subject.where
+    assert table is not None and serve is not None and where is not None
+    known = recognise(event)
+    if known.form is EventForm.TABLE_ROW and known.table in (table.name, table.builtin):
+        shaped = raw_row(event, table)
+        notes += [f"{origin}: {problem}" for problem in shaped.problems]
+        if expected is None:
+            notes.append(f"{origin}: a row of the table has no label of its own")
+            return None
+        return Case(event, expected, origin, shaped.row, attack, raw=True)
+    fields = sigma_fields(event)
+    label = evaluate(where, fields) if expected is None else expected
+    shaped = shape(fields, table, serve, names)
+    if shaped.problems:
+        notes.append(f"{origin}: {'; '.join(shaped.problems)}")
+        if attack is None and origin.startswith("generated"):
+            return None
+    row = shaped.row
+    if None in fields_of(where, keywords=True):
+        row = keyword_text(row, fields, table, serve)
+    return Case(fields, label, origin, row, attack)
+
+
+def fields_of(where: Expr[Field], keywords: bool = False) -> list[Any]:
+    """The names of the fields that a tree tests; with `keywords` None stands for the whole event."""
+    found: dict[str | None, None] = {}
+    for leaf in leaves(where):
+        found[leaf.subject.name] = None
+        if isinstance(leaf.test, SameAs):
+            found[leaf.test.other.name] = None
+    return [name for name in found if name is not None or keywords]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Running
+
+
+def prove(
+    subjects: Sequence[Subject],
+    count: int = 0,
+    seed: str = "0",
+    jobs: int = 1,
+    done: Callable[[int], None] | None = None,
+) -> Iterator[Result]:
+    """The results in order of the subjects. `count` events are generated a rule (0: none); `done` hears of finished rules."""
+    chunks = [tuple(subjects[i : i + CHUNK]) for i in range(0, len(subjects), CHUNK)]
+    if jobs <= 1 or len(chunks) <= 1:
+        for chunk in chunks:
+            yield from _told(_prove_chunk(chunk, count, seed), done)
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(min(jobs, len(chunks)), mp_context=get_context("spawn")) as pool:
+        for results in pool.map(_prove_chunk, chunks, [count] * len(chunks), [seed] * len(chunks)):
+            yield from _told(results, done)
+
+
+def _told(results: list[Result], done: Callable[[int], None] | None) -> list[Result]:
+    if done is not None:
+        done(len(results))
+    return results
+
+
+def _prove_chunk(subjects: Sequence[Subject], count: int, seed: str) -> list[Result]:
+    """Rules together: the rows of all that are mapped to one table are loaded once."""
+    results: list[Result | None] = [None] * len(subjects)
+    by_table: dict[str, list[tuple[int, Subject, list[Case], list[str]]]] = {}
+    tables: dict[str, Table] = {}
+    for number, subject in enumerate(subjects):
+        if (skipped := _skipped(subject)) is not None:
+            results[number] = skipped
+            continue
+        assert subject.table is not None
+        assert subject.compiled.query is not None
+        with_events = with_generated(subject, count, seed) if count else subject
+        rows, notes = cases(with_events)
+        name = subject.compiled.query.table
+        by_table.setdefault(name, []).append((number, with_events, rows, notes))
+        tables[name] = subject.table
+    if by_table:
+        with _Bench() as bench:
+            for name, members in by_table.items():
+                bench.load(name, tables[name].columns, {n: [case.row for case in rows] for n, _, rows, _ in members})
+                for number, subject, rows, notes in members:
+                    started = time.perf_counter()
+                    result = _run(subject, rows, notes, bench, number)
+                    results[number] = replace(result, seconds=time.perf_counter() - started)
+    return [result for result in results if result is not None]
+
+
+class _Bench:
+    """The engine with one table at a time, of which each rule sees its own rows under the table's name."""
+
+    def __init__(self) -> None:
+        from sigma2kql.engines.duckdb import Engine
+
+        self.engine = Engine(threads=1)
+        self.engine.connection.execute("PRAGMA disable_optimizer")  # few rows: planning would take longer than running
+        self.name = ""
+        self.columns: dict[str, KqlType] = {}
+
+    def __enter__(self) -> _Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.engine.close()
+
+    def load(
+        self, name: str, columns: Mapping[str, KqlType], groups: Mapping[int, Sequence[Mapping[str, Any]]]
+    ) -> None:
+        """The rows of every rule, by its number."""
+        self.name = name
+        self.columns = {**columns, GROUP: "int", NUMBER: "int"}
+        rows = ({**row, GROUP: g, NUMBER: n} for g, group in groups.items() for n, row in enumerate(group))
+        self.engine.load(f"{name}_rows", self.columns, rows)
+        self._show(next(iter(groups)))
+
+    def _show(self, group: int, rows: str = "rows") -> None:
+        self.engine.connection.execute(
+            f'CREATE OR REPLACE VIEW "{self.name}" AS SELECT * FROM "{self.name}_{rows}" WHERE {GROUP} = {group:d}'  # noqa: S608
+        )
+
+    def select(self, kql: str, group: int) -> set[int]:
+        """The numbers of the rows of this group that the query selects. Raises Sigma2KqlError."""
+        self._show(group)
+        return self.engine.matching(kql, NUMBER)
+
+    def once(self, kql: str, row: Mapping[str, Any]) -> bool:
+        """Whether the query selects this one row."""
+        self.engine.load(f"{self.name}_once", self.columns, [{**row, GROUP: 0, NUMBER: 0}])
+        self._show(0, "once")
+        return bool(self.engine.matching(kql, NUMBER))
+
+
+def _skipped(subject: Subject) -> Result | None:
+    compiled = subject.compiled
+    errors = [d for d in compiled.diagnostics if d.severity == "error"]
+    if errors:
+        return outcome(subject, "skipped", f"not converted: {errors[0].code} {errors[0].message}")
+    if compiled.kql is None:
+        return outcome(subject, "skipped", "gives no query of its own")
+    if subject.table is None or subject.where is None or compiled.query is None:
+        return outcome(subject, "skipped", "no detection rule: there is no tree to judge events by")
+    return None
+
+
+def _run(subject: Subject, rows: list[Case], notes: list[str], bench: _Bench, number: int) -> Result:
+    notes = [*subject.problems, *notes]
+    told = tuple(dict.fromkeys(notes))
+    if not rows:
+        reason = f"no event can stand in the table: {notes[0]}" if notes else "no events"
+        return outcome(subject, "skipped", reason, set_aside=len(notes), notes=told)
+    assert subject.compiled.kql is not None
+    try:
+        selected = bench.select(subject.compiled.kql, number)
+    except Sigma2KqlError as error:
+        return outcome(subject, "skipped", f"the engine cannot run it: {error}", len(rows), notes=told)
+    missed, unexpected = judge(subject, rows, selected)
+    positive = sum(case.expected for case in rows)
+    result = outcome(
+        subject,
+        "failed" if missed or unexpected else "passed",
+        demanded(subject.compiled),
+        events=len(rows),
+        positive=positive,
+        matched=len(selected),
+        missed=len(missed),
+        unexpected=len(unexpected),
+        set_aside=len(notes),
+        notes=told,
+    )
+    if result.status == "passed":
+        return result
+    worst = (missed or unexpected)[0]
+    example = explain(subject, _reduced(subject, worst, bench))
+    reason = f"{len(missed)} missed, {len(unexpected)} unexpected of {len(rows)} events"
+    return replace(result, reason=reason, counterexample=example)
+
+
+def demands(compiled: Compiled) -> tuple[bool, bool]:
+    """Which sides must hold: every match is found, nothing else is selected."""
+    codes = {d.code for d in compiled.diagnostics}
+    return "W402" not in codes, "W401" not in codes
+
+
+def demanded(compiled: Compiled) -> str:
+    match demands(compiled):
+        case (True, True):
+            return ""
+        case (True, False):
+            return "broader: judged by the matches alone"
+        case (False, True):
+            return "narrower: judged by the other events alone"
+        case _:
+            return "broader and narrower: run, not judged"
+
+
+def judge(subject: Subject, rows: Sequence[Case], selected: set[int]) -> tuple[list[Case], list[Case]]:
+    """The rows that should have been selected and were not, and the reverse, as far as the verdict demands."""
+    all_found, nothing_else = demands(subject.compiled)
+    missed = [c for i, c in enumerate(rows) if c.attack is None and c.expected and i not in selected and all_found]
+    extra = [c for i, c in enumerate(rows) if c.attack is None and not c.expected and i in selected and nothing_else]
+    for number, attack in enumerate(subject.attacks):
+        own = [(i, c) for i, c in enumerate(rows) if c.attack == number]
+        hits = sum(i in selected for i, _ in own)
+        if hits < (1 if attack.matches is None else attack.matches):
+            lost = [c for i, c in own if i not in selected]
+            missed += [replace(c, expected=True) for c in lost if c.expected] or [
+                replace(c, expected=True) for c in lost[:1]
+            ]
+    return missed, extra
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Counterexamples
+
+
+def _reduced(subject: Subject, case: Case, bench: _Bench) -> Case:
+    """The smallest event that still disagrees: fields are dropped one by one while the label and the outcome differ."""
+    if case.raw or case.attack is not None:
+        return case
+    assert subject.where is not None and subject.compiled.kql is not None
+    names = fields_of(subject.where)
+    left = REDUCTIONS
+    for name in list(case.event):
+        event = {k: v for k, v in case.event.items() if k != name}
+        if left == 0 or (evaluate(subject.where, event)) != case.expected:
+            continue
+        notes: list[str] = []
+        smaller = _case(subject, event, case.expected, case.origin, names, notes)
+        if smaller is None or notes:
+            continue
+        left -= 1
+        try:
+            hit = bool(bench.once(subject.compiled.kql, smaller.row))
+        except Sigma2KqlError:
+            continue
+        if hit != case.expected:
+            case = smaller
+    return case
+
+
+def explain(subject: Subject, case: Case) -> Counterexample:
+    """What in the query rejected the row (or let it in), with the rule's line."""
+    query = subject.compiled.query
+    assert query is not None
+    why, line = _verdict_on(query, case)
+    return Counterexample(case.event, case.expected, case.origin, case.row, why, line)
+
+
+def _verdict_on(query: Query, case: Case) -> tuple[str, int | None]:
+    from sigma2kql.kql import emit
+
+    tree = trace(And((query.rows, query.where)), lambda column: read_column(case.row, column))
+    if tree.holds == case.expected:
+        how = "holds" if tree.holds else "does not hold"
+        return f"the query's tree {how} on this row, the engine says otherwise", None
+    for part in _deciding(tree, case.expected):
+        leaf = next(iter(leaves(part.expr)), None)
+        text = emit(Query("", And(()), part.expr), prefiltered=False).strip().removeprefix("| where ")
+        span = next((m.span for m in leaves(part.expr) if m.span is not None), None)
+        line = span.source.position(span.start)[0] if span is not None else None
+        value = read_column(case.row, leaf.subject) if leaf is not None else None
+        shown = f" ({leaf.subject.text} is {json.dumps(value, ensure_ascii=False, default=str)[:200]})" if leaf else ""
+        return f"`{' '.join(text.split())[:400]}` {'rejects' if case.expected else 'admits'} it{shown}", line
+    return "", None
+
+
+def _deciding(tree: Trace[Column], expected: bool) -> Iterator[Trace[Column]]:
+    """The smallest parts that turned the outcome."""
+    match tree.expr:
+        case Match():
+            yield tree
+        case Not():
+            (inner,) = tree.parts
+            yield from _deciding(inner, not expected) if isinstance(inner.expr, And | Or | Not) else iter((tree,))
+        case And() if expected:
+            for part in tree.parts:
+                if not part.holds:
+                    yield from _deciding(part, expected)
+        case Or() if not expected:
+            for part in tree.parts:
+                if part.holds:
+                    yield from _deciding(part, expected)
+        case _:
+            yield tree
+
+
+def summary(results: Iterable[Result], seconds: float) -> dict[str, Any]:
+    """The counts of a run, as the JSON output has them."""
+    held = list(results)
+    return {
+        "rules": len(held),
+        **{status: sum(r.status == status for r in held) for status in ("passed", "failed", "skipped")},
+        "events": sum(r.events for r in held),
+        "must_match": sum(r.positive for r in held),
+        "set_aside": sum(r.set_aside for r in held),
+        "seconds": round(seconds, 3),
+    }

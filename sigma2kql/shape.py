@@ -1,0 +1,628 @@
+"""An event in Sigma's field names becomes the row that real telemetry holds for it: the mapping, backwards.
+
+Place in the flow: between events and the engines. Invariant: what a row says of each field is what the event says of it,
+read back through the mapping; whatever cannot be said so is a problem with the field's name, never dropped.
+
+A row is found by search: every field offers ways to stand in the table (columns of `any`, predicates of `values`, cases),
+the log source's own predicate offers ways to hold, and the first combination without a contradiction is taken.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from ipaddress import ip_network
+from itertools import permutations
+from typing import Any, TypeAlias
+
+from sigma2kql.evaluate import MISSING, holds
+from sigma2kql.expressions import Cell, UnknownExpression, compute, invert, read, step
+from sigma2kql.mapping import find_field
+from sigma2kql.model import (
+    And,
+    Bool,
+    Cidr,
+    Column,
+    Exists,
+    Expr,
+    FieldMap,
+    KqlType,
+    Match,
+    Not,
+    Null,
+    Number,
+    OneOf,
+    Or,
+    Regex,
+    Serve,
+    Table,
+    Test,
+    Text,
+    Wildcard,
+)
+from sigma2kql.transforms import TRANSFORMS, text_holds
+
+STEPS = 4000  # of the search for one row
+TIME = "2026-01-05T08:30:00.0000000Z"  # of events that name none
+TIMES = ("TimeGenerated", "Timestamp", "TimeCreated_SystemTime", "UtcTime", "TimeCreated", "@timestamp", "eventTime")
+
+Cells: TypeAlias = Mapping[Cell, Any]  # None: must stay empty
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """A row by column name, with every column of the table, and what of the event it cannot say."""
+
+    row: Mapping[str, Any]
+    problems: tuple[str, ...] = ()
+
+
+def shape(event: Mapping[str, Any], table: Table, serve: Serve, fields: Iterable[str] = ()) -> Shaped:
+    """The row of `table`, among those of the log source `serve`, that holds the event.
+
+    `event` is keyed by Sigma's field names. `fields` are those that must be right, also where they are missing or empty (the
+    fields of a rule); all others of the event are added as far as the table has room for them.
+    """
+    first = list(dict.fromkeys(fields))
+    search = _Search(table, serve)
+    goals = [search.goal(name, event.get(name), True) for name in first]
+    problems = [goal.problem for goal in goals if goal.problem]
+    goals = sorted((g for g in goals if not g.problem), key=lambda g: g.rank)
+    rows = _Goal("", 9, lambda cells: search.satisfy(serve.where, cells), [lambda view: view.holds(serve.where)])
+    cells: Cells | None = None
+    while True:
+        search.begin()
+        cells = next(search.solve([*goals, rows], {}), None)
+        if cells is not None or not goals:
+            break
+        stuck = goals.pop(min(search.deepest, len(goals) - 1))
+        problems.append(f"`{stuck.name}` cannot hold this value beside the others in {table.name}")
+    if cells is None:
+        problems.append(f"no row of {table.name} satisfies the predicate of the log source")
+        cells = {}
+    cells = _rest(search, event, first, [*goals, rows], cells)
+    row = _View(table, cells).row
+    if not row.get(table.time):
+        row[table.time] = _when(event)
+    return Shaped(row, tuple(problems))
+
+
+def _rest(search: _Search, event: Mapping[str, Any], first: list[str], goals: list[_Goal], cells: Cells) -> Cells:
+    """The other fields of the event, where they contradict nothing; keywords look at them."""
+    for name, value in event.items():
+        if name in first or value is None or value == "":
+            continue
+        goal = search.goal(name, value, False)
+        if goal.problem or goal.rank > 3:
+            continue
+        search.begin()
+        found = next(search.solve([goal], cells), None)
+        view = _View(search.table, found) if found is not None else None
+        if found is not None and view is not None and all(check(view) for g in goals for check in g.checks):
+            cells = found
+    return cells
+
+
+def keyword_text(row: Mapping[str, Any], event: Mapping[str, Any], table: Table, serve: Serve) -> dict[str, Any]:
+    """The row with the event's text in the columns that keywords are searched in, as far as it is not there yet."""
+    columns = serve.keywords or table.keywords
+    filled = dict(row)
+    stored = [c for c in columns if c.kind == "stored" and c.type == "string"]
+    for value in event.values():
+        text = _text(value)
+        if not text or any(text in _text(_read(filled, c)) for c in columns):
+            continue
+        if stored:
+            before = filled.get(stored[0].text) or ""
+            filled[stored[0].reads[0]] = f"{before}\n{text}" if before else text
+        else:
+            for column in columns[:1]:
+                name = column.reads[0]
+                here = filled.get(name)
+                if isinstance(here, dict) or here is None:
+                    filled[name] = {**(here or {}), "Data": value}
+                else:
+                    filled[name] = f"{here}{value}"
+    return filled
+
+
+def _when(event: Mapping[str, Any]) -> str:
+    for name in TIMES:
+        moment = _datetime(event.get(name))
+        if moment is not None:
+            return moment
+    return TIME
+
+
+def raw_row(event: Mapping[str, Any], table: Table) -> Shaped:
+    """An event that is a row of the table already; values are converted to the columns' types."""
+    row: dict[str, Any] = {}
+    problems = []
+    for name, value in event.items():
+        kind = table.columns.get(name)
+        if kind is None:
+            continue
+        typed = _typed(value, kind)
+        if typed is MISSING:
+            problems.append(f"column {name} is {kind} and cannot hold {value!r}")
+            typed = None
+        row[name] = typed
+    full = {name: row.get(name, "" if kind == "string" else None) for name, kind in table.columns.items()}
+    full = {name: "" if full[name] is None and kind == "string" else full[name] for name, kind in table.columns.items()}
+    if not full.get(table.time):
+        full[table.time] = _when(event)
+    return Shaped(full, tuple(problems))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Search
+
+
+@dataclass(slots=True)
+class _Goal:
+    """One thing that a row must say: the ways to say it, and what must be true of the finished row."""
+
+    name: str
+    rank: int  # goals with fewer ways come first
+    ways: Callable[[Cells], Iterator[Cells]]
+    checks: list[Callable[[_View], bool]]
+    problem: str = ""
+
+
+class _Search:
+    """Finds cells for goals, depth first, in bounded steps."""
+
+    def __init__(self, table: Table, serve: Serve) -> None:
+        self.table = table
+        self.serve = serve
+        self.begin()
+
+    def begin(self) -> None:
+        self.left = STEPS
+        self.deepest = 0
+
+    def solve(self, goals: list[_Goal], cells: Cells, at: int = 0) -> Iterator[Cells]:
+        self.deepest = max(self.deepest, at)
+        if at == len(goals):
+            view = _View(self.table, cells)
+            failed = next((i for i, goal in enumerate(goals) if not all(check(view) for check in goal.checks)), None)
+            if failed is None and not view.clash:
+                yield cells
+            return
+        for found in goals[at].ways(cells):
+            self.left -= 1
+            if self.left < 0:
+                return
+            yield from self.solve(goals, found, at + 1)
+
+    # -- fields ------------------------------------------------------------------------------------------------------
+
+    def goal(self, name: str, value: Any, strict: bool) -> _Goal:
+        field = find_field(self.table, self.serve, name)
+        if isinstance(field, str):
+            return _Goal(
+                name, 0, iter, [], f"`{name}` has no column in {self.table.name}{': ' + field if field else ''}"
+            )
+        return self.on(name, field, value, strict)
+
+    def on(self, name: str, field: FieldMap, value: Any, strict: bool) -> _Goal:
+        empty = value is None or value == "" or value == []
+        if field.cases:
+            return self._cases(name, field, value, strict)
+        if field.constant is not None:
+            fits = not empty and _text(value).lower() == field.constant.lower()
+            problem = "" if fits else f"`{name}` is always `{field.constant}` in {self.table.name}"
+            return _Goal(name, 0, iter, [], problem)
+        if field.values is not None:
+            where = _by_value(field, None if empty else _text(value))
+            return _Goal(name, 5, lambda cells: self.satisfy(where, cells), [lambda view: view.holds(where)])
+        if empty:
+            return self._empty(name, field)
+        if field.transform is not None:
+            return self._transformed(name, field, value)
+        if field.known and _text(value).lower() not in map(str.lower, field.known):
+            return _Goal(name, 0, iter, [], f"`{name}` never holds {_text(value)!r} in {self.table.name}")
+        return self._plain(name, field.columns, value)
+
+    def _empty(self, name: str, field: FieldMap) -> _Goal:
+        """All columns stay empty; a computed one gives an empty text."""
+
+        def ways(cells: Cells) -> Iterator[Cells]:
+            here: Cells | None = cells
+            for column in field.columns:
+                for cell in _cells(column):
+                    here = None if here is None else _put(here, cell, None)
+            if here is not None:
+                yield here
+
+        return _Goal(name, 0, ways, [lambda view: all(_text(view.read(c)) == "" for c in field.columns)])
+
+    def _plain(self, name: str, columns: tuple[Column, ...], value: Any) -> _Goal:
+        """The value in one of the columns, the first that takes it; the others say nothing else."""
+
+        def ways(cells: Cells) -> Iterator[Cells]:
+            for column in columns:
+                if _same(_View(self.table, cells).read(column), value):
+                    yield cells
+                yield from self.place(column, value, cells)
+
+        def check(view: _View) -> bool:
+            found = [view.read(column) for column in columns]
+            return any(_same(v, value) for v in found)
+
+        return _Goal(name, 1 if columns[0].kind != "computed" else 3, ways, [check])
+
+    def place(self, column: Column, value: Any, cells: Cells) -> Iterator[Cells]:
+        """The value in a column of any kind."""
+        if column.kind == "stored":
+            typed = _typed(value, column.type)
+            found = None if typed is MISSING else _put(cells, (column.reads[0], "stored", ()), typed)
+            if found is not None:
+                yield found
+        elif column.kind == "computed":
+            try:
+                placings = list(invert(read(column.text), value))
+            except UnknownExpression:
+                return
+            for placing in placings:
+                here: Cells | None = cells
+                for cell, part in placing:
+                    kind = self.table.columns.get(cell[0], "string")
+                    typed = _typed(part, kind) if cell[1] == "stored" else part
+                    here = None if here is None or typed is MISSING else _put(here, cell, typed)
+                if here is not None:
+                    yield here
+        else:
+            for cell in _cells(column):
+                found = _put(cells, cell, value)
+                if found is not None:
+                    yield found
+
+    def _transformed(self, name: str, field: FieldMap, value: Any) -> _Goal:
+        assert field.transform is not None
+        placed = TRANSFORMS[field.transform].shape(_text(value), field.columns, field.options)
+        if not any(_text(part) for _, part in placed):
+            problem = f"`{name}` cannot hold {_text(value)[:80]!r} in {self.table.name}"
+            return _Goal(name, 0, iter, [], problem)
+
+        def ways(cells: Cells) -> Iterator[Cells]:
+            yield from self._all(placed, cells)
+            if field.transform not in ("user_split", "registry_path", "hashes"):
+                for column in field.columns[1:]:
+                    yield from self._all([(column, placed[0][1])], cells)
+
+        return _Goal(name, 2, ways, [])
+
+    def _all(self, placed: list[tuple[Column, Any]], cells: Cells) -> Iterator[Cells]:
+        if not placed:
+            yield cells
+            return
+        column, value = placed[0]
+        if value is None or value == "":
+            found = _put(cells, _cells(column)[0], None)
+            if found is not None:
+                yield from self._all(placed[1:], found)
+            return
+        for found in self.place(column, value, cells):
+            yield from self._all(placed[1:], found)
+
+    def _cases(self, name: str, field: FieldMap, value: Any, strict: bool) -> _Goal:
+        """The first case whose predicate can hold together with the value in that case's column."""
+        branches: list[tuple[Expr[Column], _Goal]] = []
+        before: list[Expr[Column]] = []
+        for when, case in field.cases:
+            branches.append((And((*(Not(b) for b in before), when)), self.on(name, case, value, strict)))
+            before.append(when)
+        open_ = [(where, goal) for where, goal in branches if not goal.problem]
+        if not open_:
+            return _Goal(name, 0, iter, [], branches[-1][1].problem)
+
+        def ways(cells: Cells) -> Iterator[Cells]:
+            for where, goal in open_:
+                for here in self.satisfy(where, cells):
+                    yield from goal.ways(here)
+
+        def check(view: _View) -> bool:
+            return any(view.holds(where) and all(c(view) for c in goal.checks) for where, goal in open_)
+
+        return _Goal(name, 6, ways, [check])
+
+    # -- predicates --------------------------------------------------------------------------------------------------
+
+    def satisfy(self, expr: Expr[Column], cells: Cells, wanted: bool = True) -> Iterator[Cells]:
+        """Ways to fill cells so that the predicate holds (or does not)."""
+        match expr:
+            case Not(item):
+                yield from self.satisfy(item, cells, not wanted)
+            case And(items) | Or(items):
+                if isinstance(expr, And) == wanted:
+                    yield from self._every(items, cells, wanted)
+                else:
+                    for item in items:
+                        yield from self.satisfy(item, cells, wanted)
+            case Match(column, test):
+                now = _View(self.table, cells).read(column)
+                if holds(expr, lambda _: now) == wanted:
+                    yield cells
+                if now is MISSING or now is None or now == "":
+                    for value in _witnesses(test, wanted):
+                        if value is None:
+                            found = _put(cells, _cells(column)[0], None)
+                            yield from () if found is None else (found,)
+                        else:
+                            yield from self.place(column, value, cells)
+
+    def _every(self, items: tuple[Expr[Column], ...], cells: Cells, wanted: bool) -> Iterator[Cells]:
+        if not items:
+            yield cells
+            return
+        for here in self.satisfy(items[0], cells, wanted):
+            yield from self._every(items[1:], here, wanted)
+
+
+def _by_value(field: FieldMap, value: str | None) -> Expr[Column]:
+    """What the row must satisfy so that the table's predicates say this value (None: none of them)."""
+    assert field.values is not None
+    if value is not None:
+        for name, predicate in field.values.items():
+            if text_holds(Text((name,)), value):
+                return predicate
+        if field.default is not None:
+            return And((field.default, *(Not(p) for p in field.values.values())))
+    told = (*field.values.values(), *((field.default,) if field.default is not None else ()))
+    return And(tuple(Not(p) for p in told))
+
+
+def _witnesses(test: Test[Column], wanted: bool) -> list[Any]:
+    """Values that pass a test of a mapping's predicate, or fail it; None is emptiness."""
+    match test:
+        case Null() | Text(()):
+            return [None] if wanted else ["other", "1", True]
+        case Exists() | Text((Wildcard.ANY,)):
+            return ["other", "1", True] if wanted else [None]
+        case _ if not wanted:
+            return ["other", "0", False]
+        case Text(parts):
+            filled = (
+                p if isinstance(p, str) else "" if p is Wildcard.ANY else p.chars[0] if isinstance(p, OneOf) else "x"
+                for p in parts
+            )
+            return ["".join(filled)]  # type: ignore[arg-type]
+        case Number(op, value):
+            return [{"==": value, "<=": value, ">=": value, "<": value - 1, ">": value + 1}[op]]
+        case Bool(value):
+            return [value]
+        case Cidr(network):
+            return [str(ip_network(network).network_address)]
+        case Regex():
+            from sigma2kql.expressions import shortest
+            from sigma2kql.regex_syntax import parse
+
+            return [shortest(parse(test.pattern, test.flags))]
+        case _:
+            return []
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Cells to rows
+
+
+def _cells(column: Column) -> list[Cell]:
+    kind = column.kind
+    if kind == "computed":
+        return []
+    return [
+        (column.reads[0], kind, column.key[-1:] if kind in ("xml", "pair") else column.key if kind != "stored" else ())
+    ]
+
+
+def _put(cells: Cells, cell: Cell, value: Any) -> Cells | None:
+    """The cells with one more; None where it holds something else already."""
+    if cell in cells:
+        return cells if _same(cells[cell], value) and (cells[cell] is None) == (value is None) else None
+    return {**cells, cell: value}
+
+
+class _View:
+    """The row that cells make, and what the columns of a mapping say on it."""
+
+    def __init__(self, table: Table, cells: Cells) -> None:
+        self.table = table
+        self.clash = False
+        self.row: dict[str, Any] = {name: "" if kind == "string" else None for name, kind in table.columns.items()}
+        parts: dict[str, list[tuple[Cell, Any]]] = {}
+        for cell, value in cells.items():
+            if value is not None and value != "":
+                parts.setdefault(cell[0], []).append((cell, value))
+        for name, items in parts.items():
+            self.row[name] = self._column(items)
+
+    def _column(self, items: list[tuple[Cell, Any]]) -> Any:
+        kinds = {cell[1] for cell, _ in items}
+        whole = [value for cell, value in items if cell[1] == "stored"]
+        parts = [(cell, value) for cell, value in items if cell[1] != "stored"]
+        if not parts:
+            return whole[0]
+        if kinds & {"property", "json"}:
+            tree = self._tree(parts, whole[0] if whole else None)
+            return json.dumps(tree, ensure_ascii=False, separators=(",", ":")) if "json" in kinds else tree
+        if "xml" in kinds:
+            data = "".join(
+                f'<Data Name="{html.escape(str(cell[2][0]))}">{_xml(_text(value))}</Data>'
+                for cell, value in parts
+                if cell[1] == "xml"
+            )
+            more = "".join(str(value) for cell, value in parts if cell[1] == "fragment")
+            return f'<DataItem type="System.XmlData"><EventData>{data}{more}</EventData></DataItem>'
+        texts = [str(v) for v in whole]
+        for cell, value in parts:
+            text = _text(value)
+            texts.append(
+                f'{cell[2][0]}="{text}"'
+                if cell[1] == "pair" and " " in text
+                else f"{cell[2][0]}={text}"
+                if cell[1] == "pair"
+                else str(value)
+            )
+        if whole and all(text in texts[0] for text in texts[1:]):
+            return texts[0]
+        return _joined(texts, kinds)
+
+    def _tree(self, parts: list[tuple[Cell, Any]], whole: Any) -> Any:
+        tree: Any = dict(whole) if isinstance(whole, dict) else {}
+        for cell, value in parts:
+            here = tree
+            for number, key in enumerate(cell[2]):
+                if isinstance(key, int):
+                    here = self._element(here, key)
+                    continue
+                if not isinstance(here, dict):
+                    self.clash = True
+                    break
+                if number == len(cell[2]) - 1:
+                    if isinstance(here.get(key), dict | list) and here[key] != value:
+                        self.clash = True
+                    here[key] = value
+                else:
+                    following = cell[2][number + 1]
+                    here = here.setdefault(key, [] if isinstance(following, int) else {})
+        return tree
+
+    def _element(self, here: Any, index: int) -> Any:
+        if not isinstance(here, list):
+            self.clash = True
+            return {}
+        while len(here) <= max(index, 0):
+            here.append({})
+        return here[index]
+
+    def read(self, column: Column) -> Any:
+        """What the column gives on this row; '' and None are emptiness."""
+        return _read(self.row, column)
+
+    def holds(self, expr: Expr[Column]) -> bool:
+        return holds(expr, self.read)
+
+
+def _joined(texts: list[str], kinds: set[str]) -> str:
+    """Pieces of one text."""
+    if "pair" in kinds or len(texts) > 4:
+        return " ".join(texts)
+    return next("".join(order) for order in permutations(texts))
+
+
+def _read(row: Mapping[str, Any], column: Column) -> Any:
+    whole = row.get(column.reads[0]) if column.reads else None
+    match column.kind:
+        case "stored":
+            return whole
+        case "property" | "json":
+            value = whole
+            if column.kind == "json" and isinstance(value, str):
+                try:
+                    value = json.loads(value)
+                except (ValueError, RecursionError):
+                    return None
+            for key in column.key:
+                value = step(value, key)
+            return value
+        case "xml":
+            name = re.escape(html.escape(column.key[-1]))
+            found = re.search(f'<Data Name="{name}">([^<]*)</Data>', _text(whole))
+            return html.unescape(found[1]) if found else ""
+        case "pair":
+            found = re.search(f'(?:^|[^A-Za-z0-9_]){re.escape(column.key[-1])}="?([^" ]*)', _text(whole))
+            return found[1] if found else ""
+        case "computed":
+            try:
+                return compute(read(column.text), lambda name: row.get(name))
+            except UnknownExpression:
+                return MISSING
+
+
+def read_column(row: Mapping[str, Any], column: Column) -> Any:
+    """What a column of the mapping gives on a row, for explanations. MISSING where that is not known here."""
+    return _read(row, column)
+
+
+def _xml(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Values
+
+
+def _text(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case float() if value.is_integer() and abs(value) < 1e15:
+            return str(int(value))
+        case dict() | list():
+            return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+        case _:
+            return "" if value is MISSING else str(value)
+
+
+def _same(left: Any, right: Any) -> bool:
+    return left is not MISSING and _text(left) == _text(right)
+
+
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
+
+
+@lru_cache(maxsize=4096)
+def _parse_datetime(text: str) -> str | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        return None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f0Z")
+
+
+def _datetime(value: Any) -> str | None:
+    if isinstance(value, datetime):
+        value = value.isoformat()
+    if not isinstance(value, str) or not value[:4].isdigit():
+        return None
+    return _parse_datetime(re.sub(r"(\.\d{6})\d+", r"\1", value.strip()))
+
+
+def _typed(value: Any, kind: KqlType) -> Any:
+    """The value as a column of this type holds it; MISSING where it cannot."""
+    if value is None or (value == "" and kind != "string"):
+        return None
+    match kind:
+        case "string" | "guid":
+            return _text(value)
+        case "int" | "long":
+            if not _NUMBER.fullmatch(_text(value)) or isinstance(value, bool):
+                return MISSING
+            number = int(_text(value))
+            return (
+                number
+                if -(1 << (31 if kind == "int" else 63)) <= number < 1 << (31 if kind == "int" else 63)
+                else MISSING
+            )
+        case "real" | "decimal":
+            try:
+                return float(_text(value))
+            except ValueError:
+                return MISSING
+        case "bool":
+            return {"true": True, "false": False}.get(_text(value).lower(), MISSING)
+        case "datetime":
+            return _datetime(value) or MISSING
+        case _:
+            return value
