@@ -1,7 +1,7 @@
 """Texts for people: titles and descriptions of rules as portals and checks take them.
 
-Place in the flow: called by `describe` and `native`. Invariant: only titles, descriptions and the like pass here, never a
-query; what comes out holds no control characters.
+Place in the flow: called by `describe` and `native`. Invariant: only titles, descriptions and the like pass here, never
+a query; what comes out holds no control characters.
 """
 
 from __future__ import annotations
