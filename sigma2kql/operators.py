@@ -230,7 +230,7 @@ def _text(column: Column, test: Text, opposite: bool) -> Piece | None:
             return Chain("and", (first, last))
     from sigma2kql.regex import wildcard_regex
 
-    return _regex(column, wildcard_regex(test.parts, test.cased))
+    return Atom(_regex(column, wildcard_regex(test.parts, test.cased)))  # holds a character: matches no empty text
 
 
 def _compare(column: Column, how: Shape, text: str, cased: bool, opposite: bool) -> Atom:
@@ -249,19 +249,17 @@ def _meet(start: str, end: str) -> bool:
 
 
 def _translated(column: Column, pattern: str, flags: str) -> Piece:
-    from sigma2kql.regex import translate
-
-    return _regex(column, translate(pattern, flags))
-
-
-def _regex(column: Column, pattern: str) -> Piece:
     """An empty text is a missing one here, and nothing is found in a missing text."""
-    text = f"{_string(column)} matches regex {quoted(pattern)}"
-    from sigma2kql.regex import matches_empty
+    from sigma2kql.regex import matches_empty, translate
 
-    if matches_empty(pattern):
-        return Chain("and", (Atom(_presence(column, present=True)), Atom(text)))
-    return Atom(text)
+    found = Atom(_regex(column, translate(pattern, flags)))
+    if matches_empty(pattern, flags):
+        return Chain("and", (Atom(_presence(column, present=True)), found))
+    return found
+
+
+def _regex(column: Column, translated: str) -> str:
+    return f"{_string(column)} matches regex {quoted(translated)}"
 
 
 def _presence(column: Column, present: bool) -> str:

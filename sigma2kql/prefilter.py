@@ -122,14 +122,14 @@ def _leaf(leaf: Match[Column]) -> _Gate | None:
                 return None  # words that the mapping states (an ActionType ...) stand in too many rows to help
             return _Gate(((stored, term),), free=whole and column.kind == "stored" and column.type == "string")
         case Regex(pattern, flags):
-            from sigma2kql.regex import required_literals, translate
+            from sigma2kql.regex import required_literals
 
             gates = [
                 _union(
                     _Gate(((stored, term),)) if (term := _best(_terms(text.parts, column.kind == "stored"))) else None
                     for text in clause
                 )
-                for clause in required_literals(translate(pattern, flags))
+                for clause in required_literals(pattern, flags)
             ]
             return min((gate for gate in gates if gate is not None), key=lambda gate: gate.cost, default=None)
         case _:

@@ -9,7 +9,7 @@ and every pattern given out is legal and means the same in Kusto's dialect (the 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, reduce
 from itertools import product
 from typing import assert_never
@@ -39,6 +39,7 @@ _RANGE_META = _SET_META | frozenset("&~")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
+@lru_cache(maxsize=64)
 def translate(pattern: str, flags: str = "") -> str:
     """The text of a Sigma `|re` pattern for a KQL literal; `flags`, a subset of "ims", becomes the prefix `(?ims)`.
 
@@ -46,7 +47,13 @@ def translate(pattern: str, flags: str = "") -> str:
     translation is itself. Raises RegexProblem, with offsets into `pattern`, for what Kusto cannot run.
     """
     prefix = f"(?{''.join(sorted(flags))})" if flags else ""
-    return prefix + _write(parse(pattern, flags))
+    return prefix + _write(_tree(pattern, flags))
+
+
+@lru_cache(maxsize=256)
+def _tree(pattern: str, flags: str = "") -> Node:
+    """One pattern is asked for its translation, what it implies and whether it matches: it is read once."""
+    return parse(pattern, flags)
 
 
 def wildcard_regex(parts: tuple[Part, ...], cased: bool) -> str:
@@ -91,7 +98,7 @@ def _write(node: Node) -> str:
         case Edge(_, text):
             return text
         case Sequence(items):
-            return "".join(map(_write, items))
+            return "".join([_escape(i.value, _META) if type(i) is Char else _write(i) for i in items])
         case Choice(items):
             return "|".join(map(_write, items))
         case Repeat(item, low, high, lazy):
@@ -138,6 +145,7 @@ def _write_item(item: tuple[str, str] | str) -> str:
     return f"{_escape(first, _RANGE_META)}-{_escape(last, _RANGE_META)}"
 
 
+@lru_cache(maxsize=2048)
 def _escape(char: str, meta: frozenset[str]) -> str:
     """One character; what does not print is written as a code, so that no literal holds a raw line end or bidi mark."""
     if char in meta:
@@ -152,19 +160,14 @@ def _escape(char: str, meta: frozenset[str]) -> str:
 # is bounded by design (Cameron et al., "Bitwise data parallelism in regular expression matching", 2014).
 
 
-def matches_empty(translated: str) -> bool:
+def matches_empty(pattern: str, flags: str = "") -> bool:
     """Whether it matches the empty text (exact)."""
-    return search(translated, "")
+    return _Search("").ends(_tree(pattern, flags), 1) != 0
 
 
 def search(translated: str, text: str) -> bool:
     """Whether a translated pattern matches somewhere in the text, as Kusto decides it (`$` only at the very end)."""
-    return _Search(text).ends(_parsed(translated), (2 << len(text)) - 1) != 0
-
-
-@lru_cache(maxsize=1024)
-def _parsed(translated: str) -> Node:
-    return parse(translated)
+    return _Search(text).ends(_tree(translated), (2 << len(text)) - 1) != 0
 
 
 class _Search:
@@ -315,8 +318,8 @@ _Run = tuple[_Piece | str, ...]  # pieces that follow one another in the text, a
 _Clauses = tuple[tuple[Text, ...], ...]
 
 
-@lru_cache(maxsize=1024)
-def required_literals(translated: str) -> _Clauses:
+@lru_cache(maxsize=256)
+def required_literals(pattern: str, flags: str = "") -> _Clauses:
     """What every matching text satisfies: of each group at least one `Text` (an "and" of "or"s; may be empty).
 
     A `Text` here is a shape like the rule's own: `(ANY, "lit", ANY)` means the text contains the literal and nothing
@@ -326,7 +329,7 @@ def required_literals(translated: str) -> _Clauses:
     `endswith` and `=~` of the same shape. Sound also for `(?i)`, where K (U+212A) matches k and ſ (U+017F) matches s:
     those letters are given as OneOf. Groups of more than 128 alternatives are left out.
     """
-    runs, clauses = _facts(_parsed(translated))
+    runs, clauses = _facts(_tree(pattern, flags))
     return tuple(dict.fromkeys(clauses if runs is None else _clause(runs)))
 
 
@@ -334,7 +337,7 @@ def _facts(node: Node) -> tuple[tuple[_Run, ...] | None, _Clauses]:
     """All texts of `node` as runs where they are few, else None and what all of them hold."""
     match node:
         case Char(value, fold):
-            return _leaf_run({value}, fold), ()
+            return _char_run(value, fold), ()
         case Set(items, negated, fold):
             chars = _few_chars(items) if not negated else None
             return (_leaf_run(chars, fold) if chars else None), ()
@@ -372,6 +375,11 @@ def _few_chars(items: tuple[tuple[str, str] | str, ...]) -> set[str] | None:
     return chars if len(chars) <= _MAX_BRANCHES else None
 
 
+@lru_cache(maxsize=1024)
+def _char_run(char: str, fold: bool) -> tuple[_Run, ...] | None:
+    return _leaf_run({char}, fold)
+
+
 def _leaf_run(chars: set[str], fold: bool) -> tuple[_Run, ...] | None:
     if fold and any(not c.isascii() for c in chars):
         return None
@@ -390,8 +398,7 @@ def _sequence_facts(items: tuple[Node, ...]) -> tuple[tuple[_Run, ...] | None, _
     clauses: list[tuple[Text, ...]] = []
     current: tuple[_Run, ...] = ((),)
     whole = True
-    for item in items:
-        runs, inner = _facts(item)
+    for runs, inner in _joined(items):
         if runs is not None and len(current) * len(runs) <= _MAX_BRANCHES:
             current = tuple(a + b for a, b in product(current, runs))
             continue
@@ -401,6 +408,22 @@ def _sequence_facts(items: tuple[Node, ...]) -> tuple[tuple[_Run, ...] | None, _
     if whole:
         return current, ()
     return None, (*clauses, *_clause(current))
+
+
+def _joined(items: tuple[Node, ...]) -> Iterator[tuple[tuple[_Run, ...] | None, _Clauses]]:
+    """The facts of each item, those of neighbours with one run each as one: a long text is put together once."""
+    row: list[_Piece | str] = []
+    for item in items:
+        runs, inner = _facts(item)
+        if runs is not None and len(runs) == 1:
+            row.extend(runs[0])
+            continue
+        if row:
+            yield (tuple(row),), ()
+            row = []
+        yield runs, inner
+    if row:
+        yield (tuple(row),), ()
 
 
 def _choice_facts(items: tuple[Node, ...]) -> tuple[tuple[_Run, ...] | None, _Clauses]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NoReturn, TypeAlias
 
 MAX_DEPTH = 60
@@ -102,9 +103,16 @@ class Switch:
     off: str = ""
 
 
+@lru_cache(maxsize=1024)
+def _char(value: str, fold: bool) -> Char:
+    """Long patterns hold few different characters, and equal ones may be one object."""
+    return Char(value, fold)
+
+
 Node: TypeAlias = Char | Dot | Set | Edge | Sequence | Choice | Repeat | Group | Switch
 
 _QUANTIFIER = re.compile(r"\{(?:([0-9]{1,9})(,([0-9]{1,9})?)?|,([0-9]{1,9}))\}")
+_PLAIN = re.compile(r"[\w\-/:;,=@%&~'\"<>!`]{2,}")  # no operator, nothing that flag x leaves out
 _FLAGS = re.compile(r"\(\?(\^?[A-Za-z]*)(?:-([A-Za-z]*))?([:)])")
 _NAMED_GROUP = re.compile(r"\(\?(?:P?<([A-Za-z_]\w*)>|'([A-Za-z_]\w*)')")
 _POSIX = re.compile(r"\[:(\^?)(alnum|alpha|ascii|blank|cntrl|digit|graph|lower|print|punct|space|upper|word|xdigit):\]")
@@ -219,6 +227,9 @@ class _Parser:
     def sequence(self) -> Node:
         items: list[Node] = []
         while self.at < len(self.text) and self.text[self.at] not in "|)":
+            if plain := _PLAIN.match(self.text, self.at):
+                items.extend(self.plain(plain.end()))
+                continue
             if self.skip_blank():
                 continue
             if self.starts("\\E") or self.starts(
@@ -234,6 +245,14 @@ class _Parser:
                 if atom is not None:
                     items.append(self.quantified(atom))
         return items[0] if len(items) == 1 else Sequence(tuple(items))
+
+    def plain(self, end: int) -> list[Node]:
+        """Characters up to `end` that stand for themselves; the last is quantified."""
+        fold = "i" in self.flags
+        found: list[Node] = [_char(c, fold) for c in self.text[self.at : end]]
+        self.at = end
+        found[-1] = self.quantified(found[-1])
+        return found
 
     def skip_blank(self) -> bool:
         """Comments, and with flag x white space: no part of what is matched."""
@@ -261,7 +280,7 @@ class _Parser:
         return [self.char(c) for c in body]
 
     def char(self, value: str) -> Char:
-        return Char(value, "i" in self.flags)
+        return _char(value, "i" in self.flags)
 
     def quantifier_here(self) -> bool:
         return self.at < len(self.text) and (self.text[self.at] in "*+?" or bool(_QUANTIFIER.match(self.text, self.at)))
@@ -542,7 +561,7 @@ def _largest_count(node: Node) -> int:
         case Repeat(item, low, high, _):
             return max(low, high or 0, 1) * _largest_count(item)
         case Sequence(items) | Choice(items):
-            return max((_largest_count(i) for i in items), default=1)
+            return max([_largest_count(i) for i in items if type(i) is not Char], default=1)
         case Group(item, _, _):
             return _largest_count(item)
         case _:
@@ -555,7 +574,8 @@ def _counted_size(node: Node, times: int = 1) -> int:
         case Repeat(item, low, high, _):
             return _counted_size(item, times * max(low, high or 0, 1))
         case Sequence(items) | Choice(items):
-            return sum(_counted_size(i, times) for i in items)
+            chars = sum([type(i) is Char for i in items]) if times > 1 else 0
+            return chars * times + sum([_counted_size(i, times) for i in items if type(i) is not Char])
         case Group(item, _, _):
             return _counted_size(item, times)
         case Set(items, _, _) if any(isinstance(i, str) and i[1] in "wWpP" for i in items):
