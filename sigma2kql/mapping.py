@@ -172,6 +172,8 @@ def find_field(table: Table, serve: Serve, name: str) -> FieldMap | str:
         if name in absent:
             return absent[name]
     others = serve.others or table.others
+    if others is not None and serve.elements is not None and name not in serve.elements:
+        return "not an element of these events"
     return fill(others, name) if others else ""
 
 
@@ -253,14 +255,14 @@ class _Mapper:
             if isinstance(found, FieldMap):
                 self.maps[name] = found
             else:
-                known = {*self.serve.fields, *self.table.fields}
+                known = {*self.serve.fields, *self.table.fields, *(self.serve.elements or ())}
                 reason = f": {found}" if found else ""
                 problems.append(
                     diagnostic(
                         "E402",
                         f"`{name}` has no column in {self.name}{reason}",
                         span,
-                        "" if found else did_you_mean(name, known),
+                        did_you_mean(name, known),
                     )
                 )
         if problems:

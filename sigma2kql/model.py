@@ -382,6 +382,7 @@ class Serve:
     fields: Mapping[str, FieldMap] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
     others: FieldMap | None = None
+    elements: frozenset[str] | None = None  # where stated, the only names that `others` takes
     keywords: tuple[Column, ...] = ()
     exactness: Exactness = "exact"
     why: str = ""

@@ -30,6 +30,7 @@ from sigma2kql.model import (
     LogSource,
     Match,
     Null,
+    Number,
     SameAs,
     Serve,
     Table,
@@ -61,7 +62,7 @@ _FILE_KEYS = (
     "table", "target", "builtin", "time", "columns", "serves", "fields", "others", "absent", "keywords", "extends",
     "custom", "notes",
 )  # fmt: skip
-_SERVE_KEYS = ("logsource", "where", "event_ids", "fields", "absent", "others", "keywords", "exactness", "why")
+_SERVE_KEYS = ("logsource", "where", "event_ids", "fields", "absent", "others", "elements", "keywords", "exactness", "why")
 _CASTS = {
     "int": "toint",
     "long": "tolong",
@@ -324,10 +325,23 @@ class _Reader:
             LogSource(parts.get("category"), parts.get("product"), parts.get("service")),
             self.where(form.get("where")),
             frozenset(int(text) for text, item in self.texts(ids, "`event_ids`") if self._is_number(text, item)),
+            elements=self._elements(form),
             exactness=exactness,
             why=why,
             **self.shared(form),
         )
+
+    def _elements(self, form: YamlMap) -> frozenset[str] | None:
+        """The names of a closed list: written out, or those of the EventIDs in `where` from a list that is shipped."""
+        node = form.get("elements")
+        if not isinstance(node, YamlScalar):
+            return frozenset(text for text, _ in self.texts(node, "`elements`")) if node is not None else None
+        lists = shipped_elements(self.text(node, "`elements`"))
+        if lists is None:
+            self.problem("E451", f"there is no list of elements `{node.text}`", node, "write the names out as a list")
+            return None
+        ids = {leaf.test.value for leaf in leaves(self.where(form.get("where"))) if isinstance(leaf.test, Number)}
+        return frozenset(name for number, names in lists.items() if not ids or number in ids for name in names)
 
     def _is_number(self, text: str, node: Node) -> bool:
         if text.isdigit():
@@ -337,6 +351,17 @@ class _Reader:
 
 
 OTHERS = "\x00field"
+
+
+@cache
+def shipped_elements(name: str) -> Mapping[int, Sequence[str]] | None:
+    """`mappings/<name>.yml`: the elements of a provider's events, by EventID."""
+    path = mappings_folder() / f"{name}.yml"
+    if not is_word(name) or not path.is_file():
+        return None
+    (document,) = compose(Source(f"mappings/{name}.yml", path.read_text(encoding="utf-8")))
+    assert isinstance(document.root, YamlMap)
+    return {int(number): plain(node) for number, (_, node) in document.root.entries.items()}
 
 
 def _items(node: Node | None) -> list[Node]:
