@@ -2,7 +2,7 @@
 
 Place in the flow: last step of reading a rule. Invariant: every name and pattern in a condition stands for at least
 one search identifier, or the rule is refused. A text is parsed once; trees of identifiers are shared, not copied.
-The only module that imports lark, and only when the first condition is read.
+The only module that imports lark, and only for a condition that has a mistake, to say which.
 """
 
 from __future__ import annotations
@@ -115,15 +115,18 @@ def parse(text: str) -> Condition | Fault:
     fault = _refused_forms(text) or _brackets(text)
     if fault is not None:
         return fault
-    plain = _conjunction(text)
-    if plain is not None:
-        return plain
+    try:
+        return _well_formed(text) or _by_grammar(text)
+    except _TooDeep:
+        return Fault("E304", f"operators are nested more than {MAX_DEPTH} levels deep", 0, 3, _FLATTEN)
+
+
+def _by_grammar(text: str) -> Condition | Fault:
+    """What the grammar gives, or the first mistake; the grammar decides what `_well_formed` leaves open."""
     from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedToken
 
     try:
         tree: Condition = _parser().parse(text)  # type: ignore[assignment]
-    except _TooDeep:
-        return Fault("E304", f"operators are nested more than {MAX_DEPTH} levels deep", 0, 3, _FLATTEN)
     except UnexpectedCharacters as error:
         at = error.pos_in_stream or 0
         return _unexpected(text, at, at + 1)
@@ -138,34 +141,84 @@ def parse(text: str) -> Condition | Fault:
 
 _WORD = re.compile(r"[\w.*-]+|\S")
 _KEYWORDS = frozenset({"and", "or", "not"})
-_OPERAND = re.compile(
-    r"\s*(?P<not>not\s+)?(?:(?P<quantifier>1|any|all)\s+of\s+(?P<pattern>[\w.*-]+)|(?P<name>[\w.-]+))"
-    r"(?:\s+(?P<and>and)(?=\s)|\s*\Z)"
+_TOKEN = re.compile(
+    r"\s*(?:(?P<bracket>[()])|(?P<quantifier>(?i:1|any|all))\s+(?i:of)\s+(?P<pattern>[\w.*-]+)"
+    r"|(?P<word>[\w.-]++)(?!\*))"
 )
 
 
-def _conjunction(text: str) -> Condition | None:
-    """What most rules say: names and patterns, each perhaps negated, joined by `and`; None for everything else.
+class _Level:
+    """What stands between two parentheses as far as it is read: closed disjuncts, open conjuncts, open negations."""
 
-    It gives what the grammar gives, without it: loading lark would double the time of a short run.
+    __slots__ = ("conjuncts", "disjuncts", "negations")
+
+    def __init__(self) -> None:
+        self.disjuncts: list[Condition] = []
+        self.conjuncts: list[Condition] = []
+        self.negations = 0
+
+    def add(self, operand: Condition) -> None:
+        for _ in range(self.negations):
+            operand = _join("not", [operand])
+        self.negations = 0
+        self.conjuncts.append(operand)
+
+    def close(self) -> None:
+        """The conjunction ends here."""
+        self.disjuncts.append(self.conjuncts[0] if len(self.conjuncts) == 1 else _join("and", self.conjuncts))
+        self.conjuncts = []
+
+    def whole(self) -> Condition:
+        self.close()
+        return self.disjuncts[0] if len(self.disjuncts) == 1 else _join("or", self.disjuncts)
+
+
+def _well_formed(text: str) -> Condition | None:
+    """What the grammar gives for a condition without a mistake, without loading lark; None for everything else.
+
+    Loading lark would double the time of a short run. Raises _TooDeep.
     """
-    operands: list[Condition] = []
-    more, at = True, 0
-    while more:
-        found = _OPERAND.match(text, at)
+    levels = [_Level()]
+    complete = False  # whether an operand stands before this place
+    at, end = 0, len(text.rstrip())
+    while at < end:
+        found = _TOKEN.match(text, at)
         if found is None:
             return None
-        part = "name" if found["pattern"] is None else "pattern"
-        word, end = found[part], found.end(part)
-        if word.lower() in _KEYWORDS:
-            return None
-        operand: Condition = Named(word, found.start(part), end)
-        if part == "pattern":
-            kind: Literal["any", "all"] = "all" if found["quantifier"] == "all" else "any"
-            operand = Quantified(kind, word, found.start("quantifier"), end)
-        operands.append(operand if found["not"] is None else _join("not", [operand]))
-        more, at = found["and"] is not None, found.end()
-    return operands[0] if len(operands) == 1 else _join("and", operands)
+        at = found.end()
+        word = found["word"] or found["bracket"]
+        operator = "" if word is None else word.lower()
+        if complete:
+            if operator == ")" and len(levels) > 1:
+                inner = levels.pop().whole()
+                levels[-1].add(inner)
+                continue
+            if operator == "or":
+                levels[-1].close()
+            elif operator != "and":
+                return None
+            complete = False
+        elif operator == "(":
+            levels.append(_Level())
+        elif operator == "not":
+            levels[-1].negations += 1
+        else:
+            operand = _operand(found)
+            if operand is None:
+                return None
+            levels[-1].add(operand)
+            complete = True
+    return levels[0].whole() if complete and len(levels) == 1 else None
+
+
+def _operand(found: re.Match[str]) -> Condition | None:
+    word, pattern = found["word"], found["pattern"]
+    if (word or pattern or "and").lower() in _KEYWORDS:
+        return None
+    if word is not None:
+        return Named(word, found.start("word"), found.end())
+    kind: Literal["any", "all"] = "all" if found["quantifier"].lower() == "all" else "any"
+    return Quantified(kind, pattern, found.start("quantifier"), found.end())
 
 
 _FLATTEN = "give part of it a search identifier of its own, or remove needless parentheses"

@@ -7,7 +7,7 @@ import itertools
 import pytest
 from hypothesis import given, strategies as st
 
-from sigma2kql.condition import Fault, _conjunction, _parser, matching, parse, read_condition
+from sigma2kql.condition import Fault, _well_formed, _parser, matching, parse, read_condition
 from sigma2kql.errors import Source
 from sigma2kql.model import And, Field, Match, Not, Null, Or
 from sigma2kql.yamltree import compose
@@ -226,14 +226,23 @@ def test_conditions_mean_what_python_says(text: str) -> None:
 
 @given(
     st.lists(
-        st.sampled_from(["and", "or", "not", "1", "of", "all", "any", "a", "a*", "them", "AND", "x.y"]), max_size=9
-    )
+        st.sampled_from(
+            ["and", "or", "not", "1", "of", "all", "any", "a", "a*", "them", "AND", "x.y", "(", ")", "1 of b*"]
+        ),
+        max_size=12,
+    ),
+    st.sampled_from([" ", "  ", "\n", ""]),
 )
-def test_the_short_way_agrees_with_the_grammar(words: list[str]) -> None:
-    text = " ".join(words)
-    short = _conjunction(text)
+def test_the_short_way_agrees_with_the_grammar(words: list[str], between: str) -> None:
+    text = between.join(words)
+    short = _well_formed(text)
     if short is not None:
         assert _parser().parse(text) == short
+
+
+@given(CONDITIONS)
+def test_the_short_way_reads_every_condition_without_a_mistake(text: str) -> None:
+    assert _parser().parse(text) == _well_formed(text)
 
 
 @given(st.text(alphabet="ab 1of*()|nt\n.-_&", max_size=30))

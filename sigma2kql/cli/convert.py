@@ -87,9 +87,11 @@ def _write(results: Iterator[tuple[Input, Compiled]], form: str, stream: TextIO,
 def _write_file(results: Iterator[tuple[Input, Compiled]], form: str, path: Path, header: bool) -> None:
     import io
 
-    text = io.StringIO()
+    data = io.BytesIO()  # a quarter of what io.StringIO holds
+    text = io.TextIOWrapper(data, encoding="utf-8", newline="\n")
     _write(results, form, text, header)
-    Folder(path.parent).put(path, text.getvalue())
+    text.flush()
+    Folder(path.parent).put(path, data.getbuffer())
 
 
 def _write_folder(results: Iterator[tuple[Input, Compiled]], form: str, root: Path, header: bool) -> None:
