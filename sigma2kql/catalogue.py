@@ -18,6 +18,49 @@ class Entry(NamedTuple):
 
 
 CATALOGUE: dict[str, Entry] = {
+    # running on this machine (E600 to E606)
+    "E600": Entry(
+        "error",
+        "running queries on this machine needs more than is installed",
+        "The local engine (DuckDB with duckdb-kql) comes with the extra `test`, so that compiling stays light.",
+        "pip install 'sigma2kql[test]'",
+    ),
+    "E601": Entry(
+        "error",
+        "the local engine cannot run this query",
+        "It refuses a construct of KQL that it cannot translate exactly; the query may well be right.",
+        "Run it where the data is (`--engine kusto` or `--engine loganalytics`), or write it with other operators.",
+    ),
+    "E602": Entry(
+        "error",
+        "the query is not valid",
+        "Its syntax, a name or a type is wrong; Kusto would refuse it too.",
+        "Correct the query, or report the rule: emitted queries are never to fail like this.",
+    ),
+    "E603": Entry(
+        "error",
+        "the query failed while it ran",
+        "The local engine ran out of memory, or met a value that it cannot compute with.",
+        "Give it more memory, or fewer rows.",
+    ),
+    "E604": Entry(
+        "error",
+        "the events do not fit into a table",
+        "A value is nested too deeply or too large, or two columns differ only in case (DuckDB takes them for one).",
+        "Leave out the event or the column that the message names.",
+    ),
+    "E605": Entry(
+        "error",
+        "the query is nested too deeply",
+        "Parentheses, `not` or calls stand in one another more often than the engine can follow.",
+        "Write the condition flatter, or split the rule.",
+    ),
+    "E606": Entry(
+        "error",
+        "the query took too long",
+        "The time given to each query is over; it was stopped.",
+        "Give it more time, or fewer rows.",
+    ),
     # files and YAML: E1 and W1
     "E101": Entry(
         "error",
@@ -329,6 +372,48 @@ CATALOGUE: dict[str, Entry] = {
         "Log sources are written in lower case.",
         "Write it in lower case.",
     ),
+    "W240": Entry(
+        "warning",
+        "a document without an id",
+        "The id ties alerts, tests and deployments to the rule, whatever becomes of its title or file.",
+        "Add a random UUID (version 4).",
+    ),
+    "W241": Entry(
+        "warning",
+        "an id that is used twice",
+        "Deployed, one of the two documents would overwrite the other.",
+        "Give one of them a new UUID.",
+    ),
+    "W242": Entry(
+        "warning",
+        "a title that is used twice",
+        "Alerts of the two cannot be told apart.",
+        "Say in the title what differs.",
+    ),
+    "W243": Entry(
+        "warning",
+        "a rule without a level",
+        "The level becomes the severity of an alert; without it a default stands in.",
+        "Add `level`.",
+    ),
+    "W244": Entry(
+        "warning",
+        "modified before it was written",
+        "`modified` is the day of the last change, so it cannot come before `date`.",
+        "Correct one of the two dates.",
+    ),
+    "W245": Entry(
+        "warning",
+        "a tag that Sentinel's ATT&CK does not have",
+        "It is left out of the tactics and techniques of an alert.",
+        "Correct the tag (attack.tactic-name, attack.t1234.001), or let it be: Sentinel lags behind ATT&CK.",
+    ),
+    "I240": Entry(
+        "info",
+        "metadata that others look for",
+        "A description, a status, an author and a date tell whether and how far a rule can be relied on.",
+        "Add what is missing.",
+    ),
     # what joins the search identifiers: E3 and W3
     "E301": Entry(
         "error",
@@ -531,6 +616,55 @@ CATALOGUE: dict[str, Entry] = {
         "more rows than asked for",
         "The row limit cut the result.",
         "Raise the row limit, or narrow the query.",
+    ),
+    # what a parser of KQL says (E690, E691, W690, W691), and hunting (E692 and up)
+    "E690": Entry(
+        "error",
+        "a query that the KQL parser refuses",
+        "The emitted query would fail where it is deployed: most often a mapping file states a wrong column or type.",
+        "Mend the mapping of the field at the place shown; if the mapping is shipped, report it.",
+    ),
+    "E691": Entry(
+        "error",
+        "a hand-written query that the KQL parser refuses",
+        "It would fail where it is run.",
+        "Correct the query at the place shown.",
+    ),
+    "W690": Entry(
+        "warning",
+        "the KQL parser warns",
+        "The query runs, but perhaps not as it was meant.",
+        "Read the parser's message.",
+    ),
+    "W691": Entry(
+        "warning",
+        "a name that the mapping files do not know",
+        "Hand-written queries may use tables, columns and functions that no mapping names; this is one, or a mistake.",
+        "Check its spelling against the workspace, or declare it in a mapping file of your own.",
+    ),
+    "E692": Entry(
+        "error",
+        "a query that cannot be run on these events",
+        "What it reads could not be made of the events.",
+        "Read the message; the other rules were run.",
+    ),
+    "W692": Entry(
+        "warning",
+        "events that no rule was run on",
+        "They say neither their log nor their table, or no rule asks for that log.",
+        "Name the log with --logsource where all events are of one log, or the target of table rows with -t.",
+    ),
+    "W693": Entry(
+        "warning",
+        "events that could not become rows in full",
+        "The table has no column for a field that a rule asks for, or a column of another type.",
+        "Read the message; other rules are not affected. Another target (-t) may carry the field.",
+    ),
+    "W694": Entry(
+        "warning",
+        "no events for a rule",
+        "Nothing in the data stands in the table that the rule is about, so it was not run.",
+        "Give data of that log, or leave the rule out.",
     ),
     # ---- mapping ---------------------------------------------------------------------------------------------------
     "E401": Entry(
@@ -805,6 +939,61 @@ CATALOGUE: dict[str, Entry] = {
         "unknown or unfitting format",
         "The name is not one of the formats, or the artifact is not of its kind.",
         "See `sigma2kql convert --help` for the formats.",
+    ),
+    # deployment (E750 to E758)
+    "E750": Entry(
+        "error",
+        "deploying needs more than is installed",
+        "Signing in and the calls come with azure-identity, which belongs to the extra `azure`.",
+        "pip install 'sigma2kql[azure]'",
+    ),
+    "E751": Entry(
+        "error",
+        "a destination that rules cannot be deployed to",
+        "Tokens are sent over https to Microsoft's own addresses only; subscription, group and workspace have set forms.",
+        "Check --subscription (a GUID), --resource-group, --workspace (its name) and --service.",
+    ),
+    "E752": Entry(
+        "error",
+        "signing in to Azure failed",
+        "The default chain of azure-identity (environment, workload and managed identity, Azure CLI ...) gave no token.",
+        "Sign in with `az login`, or set the variables that azure-identity documents.",
+    ),
+    "E753": Entry(
+        "error",
+        "what is deployed cannot be read",
+        "A plan compares with what is there; without the whole list it would be wrong.",
+        "Check the destination, your permission to read it and the network.",
+    ),
+    "E754": Entry(
+        "error",
+        "the service refused a change",
+        "It was asked again where that can help (429 and 5xx); the message is its own. Other changes were made.",
+        "Mend what it names and apply again: what was made is then unchanged.",
+    ),
+    "E755": Entry(
+        "error",
+        "a rule of this id is there and not this owner's",
+        "Rules from the portal, other tools or another --owner are never overwritten unasked.",
+        "Give the rule another id, or take the one that is there over with --adopt.",
+    ),
+    "E756": Entry(
+        "error",
+        "the exported state cannot be read",
+        "It is to be what the list API answers, all pages of it: a plan against a part would create what exists.",
+        "Export again, with `az rest` for example.",
+    ),
+    "E757": Entry(
+        "error",
+        "nothing was deleted",
+        "A rule that fails to convert is missing from what is wanted; pruning would delete it where it runs.",
+        "Mend the failing rules, then prune.",
+    ),
+    "E758": Entry(
+        "error",
+        "changed since it was read",
+        "Somebody else changed or created the rule between the plan and the change (its ETag differs).",
+        "Apply again: the new plan shows both changes.",
     ),
     "W751": Entry(
         "warning",

@@ -8,7 +8,7 @@ bytes; every value is placed by `literals`, every operator comes from `operators
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import assert_never
 
 from sigma2kql.errors import Span
@@ -47,23 +47,28 @@ def emit_union(queries: Sequence[Query], prefiltered: bool = True) -> str:
 
 
 def _emit(query: Query, prefiltered: bool) -> str:
+    return "\n".join(line for lines, _ in _parts(query, prefiltered) for line in lines)
+
+
+def _parts(query: Query, prefiltered: bool) -> list[tuple[list[str], Expr[Column] | None]]:
+    """The text in order: the lines of each operator, and the part of the rule's tree that they stand for, if any."""
     query, extends = _extended(query)
     computed = {column.text for column, _ in extends}
-    lines = [query.table]
-    for conjunct in _conjuncts(query.rows):
-        lines += _where(conjunct)
+    parts: list[tuple[list[str], Expr[Column] | None]] = [([query.table], None)]
+    parts += [(_where(conjunct), None) for conjunct in _conjuncts(query.rows)]
     gate = prefilter(query.where) if prefiltered else None
-    early: list[str] = []
-    late: list[str] = []
-    for conjunct in sorted(_conjuncts(query.where), key=cost):
-        needs = any(leaf.subject.text in computed or _other(leaf) in computed for leaf in leaves(conjunct))
-        (late if needs else early).extend(_where(conjunct))
     if gate is not None:
-        lines += _layout("| where ", gate if len(gate) == 1 else [Chain("or", tuple(gate))], "    ")
-    lines += early
+        parts.append((_layout("| where ", gate if len(gate) == 1 else [Chain("or", tuple(gate))], "    "), None))
+    late: list[tuple[list[str], Expr[Column] | None]] = []
+    users: list[Expr[Column]] = []
+    for conjunct in sorted(_conjuncts(query.where), key=cost):
+        uses = [leaf for leaf in leaves(conjunct) if leaf.subject.text in computed or _other(leaf) in computed]
+        users += uses
+        (late if uses else parts).append((_where(conjunct), conjunct))
     if extends:
-        lines += _list_lines("| extend ", [f"{column.text} = {text}" for column, text in extends], "", "         ")
-    return "\n".join(lines + late)
+        named = [f"{column.text} = {text}" for column, text in extends]
+        parts.append((_list_lines("| extend ", named, "", "         "), Or(tuple(users))))
+    return parts + late
 
 
 def _other(leaf: Match[Column]) -> str:
@@ -317,26 +322,79 @@ def output_columns(done: Compiled) -> dict[str, str] | None:
     return {**done.query.columns, **{column.text: column.type for column, _ in extends}}
 
 
-def locate(kql: str, query: Query, prefiltered: bool = True) -> list[tuple[int, int, Span]]:
-    """Source map: which characters of the emitted text stand for which value of the rule: (start, end, span).
+# --------------------------------------------------------------------------------------------------------------------
+# Source map
 
-    Literals are found in order of the tree; what two values share is given to the first of them.
+
+def locate(kql: str, query: Query, prefiltered: bool = True) -> list[tuple[int, int, Span]]:
+    """Source map: which characters of the emitted text stand for which part of the rule: (start, end, span), in order.
+
+    Every value has a place of its own, and every operator around them the span from its first value to its last.
+    Empty where the text is not what `emit` gives for this query. What the rule does not say itself (the table, the
+    rows of its log source, a prefilter) has no place.
     """
+    parts = _parts(query, prefiltered)
+    if "\n".join(line for lines, _ in parts for line in lines) != kql:
+        from sigma2kql.compact import compact
+
+        parts = _parts(dataclasses.replace(query, where=compact(query.where)), prefiltered)
+        if "\n".join(line for lines, _ in parts for line in lines) != kql:
+            return []
     found: list[tuple[int, int, Span]] = []
-    text, _ = _extended(query)
-    for leaf in leaves(text.where):
+    at = 0
+    for lines, expr in parts:
+        end = at + len("\n".join(lines))
+        if expr is not None:
+            found += _places(kql, at, end, expr)
+        at = end + 1
+    return sorted(found, key=lambda item: (item[0], item[1]))
+
+
+def _places(kql: str, start: int, end: int, expr: Expr[Column]) -> Iterator[tuple[int, int, Span]]:
+    """The places of one operator that stands from `start` to `end`, and of the values in it."""
+    cursor = start
+    spans: list[Span] = []
+    for leaf in _as_written(expr):
         if leaf.span is None:
             continue
-        for piece in (single(leaf), single(leaf, opposite=True)):
-            if piece is None:
+        spans.append(leaf.span)
+        for text in _forms(leaf):
+            at = kql.find(text, cursor, end)
+            if at < 0 and (at := kql.find(text, start, end)) < 0:
                 continue
-            written = _flat(piece)
-            start = kql.find(written)
-            if start < 0:
-                values = piece.values if isinstance(piece, Listed) else ()
-                written = next((v for v in values if v in kql), leaf.subject.text)
-                start = kql.find(written)
-            if start >= 0:
-                found.append((start, start + len(written), leaf.span))
-                break
-    return sorted(found, key=lambda item: (item[0], item[1]))
+            yield at, at + len(text), leaf.span
+            cursor = max(cursor, at + len(text))
+            break
+    if spans:
+        source = spans[0].source
+        inside = [span for span in spans if span.source is source]  # a filter's values stand in another file
+        yield start, end, Span(source, min(s.start for s in inside), max(s.end for s in inside))
+
+
+def _as_written(expr: Expr[Column]) -> Iterator[Match[Column]]:
+    """The tests of a tree in the order in which `_piece` writes them."""
+    match expr:
+        case Match():
+            yield expr
+        case Not(item):
+            yield from _as_written(item)
+        case And(items):
+            for item in items:
+                yield from _as_written(item)
+        case Or(items):
+            for _, group in _grouped(items):
+                for item in group:
+                    yield from _as_written(item)
+        case _:
+            assert_never(expr)
+
+
+def _forms(leaf: Match[Column]) -> Iterator[str]:
+    """How a test may stand in the text: alone, as its complement, as a value in a list, at least by its column."""
+    kind = folds(leaf)
+    for piece in (single(leaf), single(leaf, opposite=True), choice(kind, [leaf, leaf]) if kind is not None else None):
+        if piece is not None:
+            yield _flat(piece)
+        if isinstance(piece, Listed):
+            yield from piece.values
+    yield leaf.subject.text
