@@ -1,0 +1,290 @@
+"""Microsoft's APIs: what is deployed, and one call a change. Also the same from an exported list, without a network.
+
+Place in the flow: between a plan and the world. Invariant: a token leaves this machine over https to a known host of
+Microsoft only; nothing that was sent or signed is part of a message.
+
+Sources: Microsoft Sentinel REST (Alert Rules: list, create or update, delete), Log Analytics REST (Saved Searches),
+Microsoft Graph (security/rules/detectionRules), and their pages on throttling (429 with Retry-After).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote, urlencode, urljoin, urlsplit
+
+from sigma2kql import __version__
+from sigma2kql.artifacts.resources import RULE_VERSION, SEARCH_VERSION
+from sigma2kql.deploy.wanted import Collection, Found, Wanted, found
+from sigma2kql.engines.remote import default_credential, endpoint, shorten
+from sigma2kql.errors import Sigma2KqlError, fail
+
+SENTINEL = "https://management.azure.com"
+SENTINELS = frozenset((SENTINEL, "https://management.usgovcloudapi.net", "https://management.chinacloudapi.cn"))
+GRAPH = "https://graph.microsoft.com"
+GRAPH_VERSION = "beta"  # the current body is documented there first
+PAGES = 1000  # of one list
+LONGEST_WAIT = 120  # seconds that a Retry-After may ask for before the call is given up
+MOST_STATE = 200_000_000  # bytes of an exported list
+_SECRET = re.compile(
+    r"(?i)bearer\s+\S+|eyJ[\w-]{8,}(?:\.[\w-]*)*|(?<=//)[^/@\s]+@|(?:client_secret|password|sig)=[^&\s]+"
+)
+_MISSING = 404
+_CONFLICTS = (409, 412)
+
+
+class Service(Protocol):
+    """A place that rules are deployed to; used as a context manager."""
+
+    def __enter__(self) -> Service: ...
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None: ...
+    def read(self) -> Iterable[Found]:
+        """Everything that is there. Raises Sigma2KqlError (E752, E753)."""
+
+    def put(self, wanted: Wanted, there: Found | None) -> None:
+        """Create, or change from `there`. Raises Sigma2KqlError (E752, E754, E758)."""
+
+    def delete(self, there: Found) -> None:
+        """Delete; what is gone already is no error. Raises Sigma2KqlError (E752, E754, E758)."""
+
+
+class Client:
+    """azure-core's pipeline for one address: sign-in, retries with back-off, JSON in and out."""
+
+    def __init__(self, url: str, known: Iterable[str], credential: Any = None, pause: float = 0.8) -> None:
+        """`pause` is the first back-off in seconds. Raises E751 for an address that is neither known nor local."""
+        try:
+            self.url, self._local = endpoint(url)
+        except Sigma2KqlError as error:
+            raise fail("E751", error.diagnostics[0].message) from None
+        if not self._local and self.url not in known:
+            raise fail("E751", f"{self.url} is no such service of Microsoft", hint=f"known: {', '.join(sorted(known))}")
+        self._credential = credential
+        self._pause = pause
+        self._open = ExitStack()
+        self._client: Any = None
+
+    def __enter__(self) -> Client:
+        """Raises E750 where the extra is missing."""
+        try:
+            from azure.core import PipelineClient
+            from azure.core.pipeline import policies
+            from azure.core.pipeline.transport import RequestsTransport
+        except ImportError:
+            raise fail("E750", "azure-identity is not installed", hint="pip install 'sigma2kql[azure]'") from None
+        _silence()
+        chain: list[Any] = [
+            policies.RequestIdPolicy(),
+            policies.UserAgentPolicy(base_user_agent=f"sigma2kql/{__version__}"),
+            _retry_policy(self._pause),
+        ]
+        if not self._local:  # a service on this machine gets no token
+            try:
+                credential = self._credential or self._open.enter_context(default_credential())
+            except Sigma2KqlError as error:
+                raise fail("E750", error.diagnostics[0].message, hint=error.diagnostics[0].hint) from None
+            chain.append(policies.BearerTokenCredentialPolicy(credential, f"{self.url}/.default"))
+        transport = RequestsTransport(connection_timeout=30, read_timeout=120, use_env_settings=not self._local)
+        self._client = self._open.enter_context(PipelineClient(self.url, policies=chain, transport=transport))
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._open.__exit__(kind, error, trace)
+
+    def call(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+        """Status and JSON (None where there is none). Raises E752 where signing in fails, E753 without an answer."""
+        from azure.core.exceptions import AzureError, ClientAuthenticationError
+        from azure.core.rest import HttpRequest
+
+        request = HttpRequest(method, urljoin(self.url, url), json=body)
+        retried = ("GET", "PUT", "PATCH", "POST", "DELETE")  # of each, the second time changes nothing more
+        try:
+            answer = self._client.send_request(request, retry_on_methods=frozenset(retried))
+            text = answer.text()
+        except ClientAuthenticationError as error:
+            hint = "az login, or the variables of azure-identity"
+            raise fail("E752", f"signing in failed: {discreet(error)}", hint=hint) from None
+        except (AzureError, ValueError) as error:
+            raise fail("E753", f"{urlsplit(self.url).netloc} gave no answer: {discreet(error)}") from None
+        try:
+            return answer.status_code, json.loads(text) if text else None
+        except (ValueError, RecursionError):
+            return answer.status_code, None
+
+    def pages(self, url: str) -> Iterator[Mapping[str, Any]]:
+        """Every item of a list that is given in pages. Raises E753; a next page elsewhere is not asked for."""
+        seen: set[str] = set()
+        while url:
+            status, answer = self.call("GET", url)
+            if status != 200 or not isinstance(answer, Mapping) or not isinstance(answer.get("value"), list):
+                raise fail("E753", f"what is deployed cannot be read: {said(status, answer)}", hint=_advice(status))
+            yield from (item for item in answer["value"] if isinstance(item, Mapping))
+            seen.add(url)
+            url = str(answer.get("nextLink") or answer.get("@odata.nextLink") or "")
+            following = urlsplit(urljoin(self.url, url))
+            if url and f"{following.scheme}://{following.netloc}" != _origin(self.url):
+                raise fail("E753", "the next page of the list is said to be on another host")
+            if url in seen or len(seen) >= PAGES:
+                raise fail("E753", "the list of what is deployed has no end")
+
+    def change(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> None:
+        """A call that is to succeed. Raises E758 for what was changed meanwhile, else E754 with the service's words."""
+        status, answer = self.call(method, url, body)
+        if status in _CONFLICTS:
+            raise fail("E758", f"it was changed or created meanwhile: {said(status, answer)}", hint="plan again")
+        if not 200 <= status < 300 and not (method == "DELETE" and status == _MISSING):
+            raise fail("E754", f"the service refused it: {said(status, answer)}", hint=_advice(status))
+
+
+class Sentinel:
+    """Analytics rules and saved searches of one workspace that Microsoft Sentinel is enabled on."""
+
+    def __init__(self, subscription: str, group: str, workspace: str, client: Client) -> None:
+        """Raises E751 for a subscription, group or workspace that cannot be one."""
+        for what, value, form in (
+            ("subscription", subscription, r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"),
+            ("resource group", group, r"[\w.()-]{0,89}[\w()-]"),
+            ("workspace", workspace, r"[A-Za-z0-9][A-Za-z0-9-]{2,61}[A-Za-z0-9]"),
+        ):
+            if not re.fullmatch(form, value):
+                raise fail("E751", f"{value[:100]!r} cannot be the name of a {what}")
+        group = quote(group)
+        self._client = client
+        self._base = (
+            f"/subscriptions/{subscription}/resourceGroups/{group}"
+            f"/providers/Microsoft.OperationalInsights/workspaces/{workspace}"
+        )
+
+    def __enter__(self) -> Sentinel:
+        self._client.__enter__()
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._client.__exit__(kind, error, trace)
+
+    def _url(self, collection: Collection, name: str = "") -> str:
+        provider = "/providers/Microsoft.SecurityInsights" if collection == "alertRules" else ""
+        version = RULE_VERSION if collection == "alertRules" else SEARCH_VERSION
+        tail = f"/{quote(name, safe='')}" if name else ""
+        return f"{self._base}{provider}/{collection}{tail}?{urlencode({'api-version': version})}"
+
+    def read(self) -> Iterator[Found]:
+        collections: tuple[Collection, ...] = ("alertRules", "savedSearches")
+        for collection in collections:
+            yield from (found(collection, item) for item in self._client.pages(self._url(collection)))
+
+    def put(self, wanted: Wanted, there: Found | None) -> None:
+        # the service refuses to replace a saved search without an etag, and a rule whose etag is old
+        etag = None if there is None else there.etag or ("*" if wanted.collection == "savedSearches" else None)
+        body = {**wanted.body, **({"etag": etag} if etag else {})}
+        self._client.change("PUT", self._url(wanted.collection, wanted.name), body)
+
+    def delete(self, there: Found) -> None:
+        self._client.change("DELETE", self._url(there.collection, there.name))
+
+
+class Defender:
+    """Custom detection rules of a tenant."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._base = f"/{GRAPH_VERSION}/security/rules/detectionRules"
+
+    def __enter__(self) -> Defender:
+        self._client.__enter__()
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._client.__exit__(kind, error, trace)
+
+    def read(self) -> Iterator[Found]:
+        return (found("detectionRules", item) for item in self._client.pages(self._base))
+
+    def put(self, wanted: Wanted, there: Found | None) -> None:
+        if there is None:
+            self._client.change("POST", self._base, wanted.body)
+            return
+        body = {key: value for key, value in wanted.body.items() if key not in ("@odata.type", "id")}
+        self._client.change("PATCH", f"{self._base}/{quote(there.name, safe='')}", body)
+
+    def delete(self, there: Found) -> None:
+        self._client.change("DELETE", f"{self._base}/{quote(there.name, safe='')}")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# An exported state
+
+
+def read_state(paths: Iterable[Path], defender: bool) -> Iterator[Found]:
+    """What the list APIs answered, from files: an object with `value`, or the list alone. Raises E756."""
+    for path in paths:
+        try:
+            if path.stat().st_size > MOST_STATE:
+                raise ValueError("the file is too large")
+            data = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise fail("E756", f"cannot read {path}: {shorten(error)}") from None
+        if isinstance(data, Mapping) and (data.get("nextLink") or data.get("@odata.nextLink")):
+            raise fail("E756", f"{path} holds only the first page of a list", hint="put the pages' values into one")
+        items = data.get("value") if isinstance(data, Mapping) else data
+        if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
+            raise fail("E756", f"{path} is no list of rules", hint="an object with `value`, as the list API answers")
+        yield from (found(_collection(item, defender), item) for item in items)
+
+
+def _collection(item: Mapping[str, Any], defender: bool) -> Collection:
+    if defender:
+        return "detectionRules"
+    named = f"{item.get('type')} {item.get('id')}".lower()
+    return "savedSearches" if "savedsearches" in named else "alertRules"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def discreet(message: object) -> str:
+    """A message on one line without anything that signs in."""
+    return shorten(_SECRET.sub("***", str(message)))
+
+
+def said(status: int, answer: object) -> str:
+    """What a service answered: the status, and code and message of the error where it gave them."""
+    error = answer.get("error") if isinstance(answer, Mapping) else None
+    words = [error.get("code"), error.get("message")] if isinstance(error, Mapping) else [error]
+    return discreet(": ".join([str(status), *(str(word) for word in words if word)]))
+
+
+def _advice(status: int) -> str:
+    if status in (401, 403):
+        return "the signed-in identity needs Microsoft Sentinel Contributor, or CustomDetection.ReadWrite.All in Graph"
+    return "check subscription, resource group and workspace" if status == _MISSING else ""
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _silence() -> None:
+    """The SDKs log what they try; their errors are reported once, by us."""
+    import logging
+
+    logging.getLogger("azure").addHandler(logging.NullHandler())
+
+
+def _retry_policy(pause: float) -> Any:
+    from azure.core.pipeline.policies import RetryPolicy
+
+    class Retries(RetryPolicy[Any, Any]):
+        """429 and 5xx, after what Retry-After asks for; a wait beyond reason is a failure that is told."""
+
+        def is_retry(self, settings: dict[str, Any], response: Any) -> bool:
+            asked = self.get_retry_after(response)
+            retried: bool = response.http_response.status_code in self._RETRY_CODES
+            return retried and (asked or 0) <= LONGEST_WAIT and bool(super().is_retry(settings, response))
+
+    return Retries(retry_total=6, retry_status=5, retry_backoff_factor=pause, retry_backoff_max=LONGEST_WAIT)
