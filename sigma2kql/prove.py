@@ -20,6 +20,7 @@ from sigma2kql.evaluate import Trace, evaluate, trace
 from sigma2kql.event_forms import EventForm, recognise, sigma_fields
 from sigma2kql.generate import generate
 from sigma2kql.rule_events import Attack, Labelled
+from sigma2kql.mapping import find_field
 from sigma2kql.model import And, Column, Compiled, Expr, Field, KqlType, Match, Not, Or, Query, SameAs, Serve, Table
 from sigma2kql.shape import keyword_text, raw_row, read_column, shape
 from sigma2kql.simplify import leaves
@@ -27,6 +28,8 @@ from sigma2kql.simplify import leaves
 CHUNK = 40  # rules whose rows are loaded together
 GROUP = "_rule"  # the columns that tell rows apart
 NUMBER = "_row"
+GENERATED = "generated"
+ENGINE_LIMITS = ("E601", "E605", "E606")  # what the embedded engine does not know, or not in time; else KQL is at fault
 REDUCTIONS = 40  # queries spent on making a counterexample smaller
 
 
@@ -150,7 +153,7 @@ def with_generated(subject: Subject, count: int, seed: str) -> Subject:
         return subject
     meta = subject.compiled.document.meta
     samples = generate(subject.where, count, f"{seed}:{meta.id or meta.title}")
-    made = tuple(Labelled(sample.event, sample.matches, f"generated ({sample.how})") for sample in samples)
+    made = tuple(Labelled(sample.event, sample.matches, f"{GENERATED} ({sample.how})") for sample in samples)
     return replace(subject, events=subject.events + made)
 
 
@@ -192,16 +195,35 @@ def _case(
             return None
         return Case(event, expected, origin, shaped.row, attack, raw=True)
     fields = sigma_fields(event)
+    if expected is not None and origin.startswith(GENERATED):
+        fields = completed(fields, table, serve, names)
+        expected = evaluate(where, fields)
     label = evaluate(where, fields) if expected is None else expected
     shaped = shape(fields, table, serve, names)
     if shaped.problems:
         notes.append(f"{origin}: {'; '.join(shaped.problems)}")
-        if attack is None and origin.startswith("generated"):
+        if attack is None and origin.startswith(GENERATED):
             return None
     row = shaped.row
     if None in fields_of(where, keywords=True):
         row = keyword_text(row, fields, table, serve)
     return Case(fields, label, origin, row, attack)
+
+
+def completed(event: Mapping[str, Any], table: Table, serve: Serve, names: Sequence[str]) -> dict[str, Any]:
+    """A generated event with the fields that no row of the table can lack: what the table itself states."""
+    full = dict(event)
+    for name in names:
+        found = find_field(table, serve, name)
+        if full.get(name) not in (None, "") or isinstance(found, str):
+            continue
+        if found.constant is not None:
+            full[name] = found.constant
+        elif found.values is not None and (stated := [v for v, where in found.values.items() if where == And(())]):
+            full[name] = stated[0]
+        elif found.transform == "registry_data":
+            full[name] = "zq"
+    return full
 
 
 def fields_of(where: Expr[Field], keywords: bool = False) -> list[Any]:
@@ -338,7 +360,9 @@ def _run(subject: Subject, rows: list[Case], notes: list[str], bench: _Bench, nu
     try:
         selected = bench.select(subject.compiled.kql, number)
     except Sigma2KqlError as error:
-        return outcome(subject, "skipped", f"the engine cannot run it: {error}", len(rows), notes=told)
+        limit = error.diagnostics[0].code in ENGINE_LIMITS
+        reason = f"the engine cannot run it: {error}" if limit else f"the query is refused: {error}"
+        return outcome(subject, "skipped" if limit else "failed", reason, set_aside=len(notes), notes=told)
     missed, unexpected = judge(subject, rows, selected)
     positive = sum(case.expected for case in rows)
     result = outcome(
@@ -382,16 +406,13 @@ def demanded(compiled: Compiled) -> str:
 def judge(subject: Subject, rows: Sequence[Case], selected: set[int]) -> tuple[list[Case], list[Case]]:
     """The rows that should have been selected and were not, and the reverse, as far as the verdict demands."""
     all_found, nothing_else = demands(subject.compiled)
-    missed = [c for i, c in enumerate(rows) if c.attack is None and c.expected and i not in selected and all_found]
-    extra = [c for i, c in enumerate(rows) if c.attack is None and not c.expected and i in selected and nothing_else]
+    missed = [c for i, c in enumerate(rows) if c.expected and i not in selected and all_found]
+    extra = [c for i, c in enumerate(rows) if not c.expected and i in selected and nothing_else]
     for number, attack in enumerate(subject.attacks):
         own = [(i, c) for i, c in enumerate(rows) if c.attack == number]
         hits = sum(i in selected for i, _ in own)
-        if hits < (1 if attack.matches is None else attack.matches):
-            lost = [c for i, c in own if i not in selected]
-            missed += [replace(c, expected=True) for c in lost if c.expected] or [
-                replace(c, expected=True) for c in lost[:1]
-            ]
+        if hits < (1 if attack.matches is None else attack.matches) and not any(c in missed for _, c in own):
+            missed += [replace(c, expected=True) for i, c in own if i not in selected][:1]
     return missed, extra
 
 

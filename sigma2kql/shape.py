@@ -51,6 +51,9 @@ STEPS = 4000  # of the search for one row
 TIME = "2026-01-05T08:30:00.0000000Z"  # of events that name none
 TIMES = ("TimeGenerated", "Timestamp", "TimeCreated_SystemTime", "UtcTime", "TimeCreated", "@timestamp", "eventTime")
 
+# What tells the log source of an event: a row that cannot say it is no row of the event, whatever the rule asks.
+IDENTITY = ("EventID", "Channel", "Provider_Name")
+
 Cells: TypeAlias = Mapping[Cell, Any]  # None: must stay empty
 
 
@@ -69,8 +72,9 @@ def shape(event: Mapping[str, Any], table: Table, serve: Serve, fields: Iterable
     fields of a rule); all others of the event are added as far as the table has room for them.
     """
     first = list(dict.fromkeys(fields))
-    search = _Search(table, serve)
-    goals = [search.goal(name, event.get(name), True) for name in first]
+    search = _Search(table, serve, event)
+    goals = [search.goal(name, event.get(name)) for name in first]
+    goals += [g for name in IDENTITY if name not in first and (g := search.identity(name)) is not None]
     problems = [goal.problem for goal in goals if goal.problem]
     goals = sorted((g for g in goals if not g.problem), key=lambda g: g.rank)
     rows = _Goal("", 9, lambda cells: search.satisfy(serve.where, cells), [lambda view: view.holds(serve.where)])
@@ -97,7 +101,7 @@ def _rest(search: _Search, event: Mapping[str, Any], first: list[str], goals: li
     for name, value in event.items():
         if name in first or value is None or value == "":
             continue
-        goal = search.goal(name, value, False)
+        goal = search.goal(name, value)
         if goal.problem or goal.rank > 3:
             continue
         search.begin()
@@ -177,9 +181,10 @@ class _Goal:
 class _Search:
     """Finds cells for goals, depth first, in bounded steps."""
 
-    def __init__(self, table: Table, serve: Serve) -> None:
+    def __init__(self, table: Table, serve: Serve, event: Mapping[str, Any]) -> None:
         self.table = table
         self.serve = serve
+        self.event = event
         self.begin()
 
     def begin(self) -> None:
@@ -202,18 +207,28 @@ class _Search:
 
     # -- fields ------------------------------------------------------------------------------------------------------
 
-    def goal(self, name: str, value: Any, strict: bool) -> _Goal:
+    def identity(self, name: str) -> _Goal | None:
+        """What the event says of its own log, where the table has a place for it."""
+        value = self.event.get(name)
+        if value is None or value == "" or isinstance(find_field(self.table, self.serve, name), str):
+            return None
+        others = self.serve.others or self.table.others
+        if others is not None and name not in {**self.serve.fields, **self.table.fields}:
+            return None
+        return self.goal(name, value)
+
+    def goal(self, name: str, value: Any) -> _Goal:
         field = find_field(self.table, self.serve, name)
         if isinstance(field, str):
             return _Goal(
                 name, 0, iter, [], f"`{name}` has no column in {self.table.name}{': ' + field if field else ''}"
             )
-        return self.on(name, field, value, strict)
+        return self.on(name, field, value)
 
-    def on(self, name: str, field: FieldMap, value: Any, strict: bool) -> _Goal:
-        empty = value is None or value == "" or value == []
+    def on(self, name: str, field: FieldMap, value: Any) -> _Goal:
+        empty = value is None or value in ("", [])
         if field.cases:
-            return self._cases(name, field, value, strict)
+            return self._cases(name, field, value)
         if field.constant is not None:
             fits = not empty and _text(value).lower() == field.constant.lower()
             problem = "" if fits else f"`{name}` is always `{field.constant}` in {self.table.name}"
@@ -221,6 +236,8 @@ class _Search:
         if field.values is not None:
             where = _by_value(field, None if empty else _text(value))
             return _Goal(name, 5, lambda cells: self.satisfy(where, cells), [lambda view: view.holds(where)])
+        if empty and field.transform == "registry_data" and self._names_value():
+            return _Goal(name, 0, iter, [], f"`{name}` is `(Empty)` where a registry value holds nothing")
         if empty:
             return self._empty(name, field)
         if field.transform is not None:
@@ -285,7 +302,10 @@ class _Search:
 
     def _transformed(self, name: str, field: FieldMap, value: Any) -> _Goal:
         assert field.transform is not None
-        placed = TRANSFORMS[field.transform].shape(_text(value), field.columns, field.options)
+        options = field.options
+        if field.transform == "registry_path" and "value" not in options:
+            options = {**options, "value": self._names_value()}
+        placed = TRANSFORMS[field.transform].shape(_text(value), field.columns, options)
         if not any(_text(part) for _, part in placed):
             problem = f"`{name}` cannot hold {_text(value)[:80]!r} in {self.table.name}"
             return _Goal(name, 0, iter, [], problem)
@@ -297,6 +317,11 @@ class _Search:
                     yield from self._all([(column, placed[0][1])], cells)
 
         return _Goal(name, 2, ways, [])
+
+    def _names_value(self) -> bool:
+        """Whether the registry event is one of a value, not of a key (Sysmon 13 and DeleteValue)."""
+        told = self.event.get("EventType")
+        return told.endswith("Value") if isinstance(told, str) else self.serve.logsource.category == "registry_set"
 
     def _all(self, placed: list[tuple[Column, Any]], cells: Cells) -> Iterator[Cells]:
         if not placed:
@@ -311,12 +336,12 @@ class _Search:
         for found in self.place(column, value, cells):
             yield from self._all(placed[1:], found)
 
-    def _cases(self, name: str, field: FieldMap, value: Any, strict: bool) -> _Goal:
+    def _cases(self, name: str, field: FieldMap, value: Any) -> _Goal:
         """The first case whose predicate can hold together with the value in that case's column."""
         branches: list[tuple[Expr[Column], _Goal]] = []
         before: list[Expr[Column]] = []
         for when, case in field.cases:
-            branches.append((And((*(Not(b) for b in before), when)), self.on(name, case, value, strict)))
+            branches.append((And((*(Not(b) for b in before), when)), self.on(name, case, value)))
             before.append(when)
         open_ = [(where, goal) for where, goal in branches if not goal.problem]
         if not open_:
@@ -540,7 +565,7 @@ def _read(row: Mapping[str, Any], column: Column) -> Any:
             return found[1] if found else ""
         case "computed":
             try:
-                return compute(read(column.text), lambda name: row.get(name))
+                return compute(read(column.text), row.get)
             except UnknownExpression:
                 return MISSING
 

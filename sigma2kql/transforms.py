@@ -523,10 +523,13 @@ def _shape_registry_path(
     value: str, columns: tuple[Column, ...], options: Mapping[str, Any]
 ) -> list[tuple[Column, Any]]:
     """The last element is the value's name where the event sets or deletes a value (`options: {value: false}` for
-    keys).
+    keys). Nothing for what is no registry path: one that ends in a backslash, or holds a hive's name further on.
     """
     text = value
-    for short, long in options.get("hives", {}).items():
+    hives: Mapping[str, Any] = options.get("hives", {})
+    if text.endswith("\\") or any(re.search(rf"(?i).{re.escape(hive)}(\\|$)", text) for hive in hives):
+        return []
+    for short, long in hives.items():
         if text.lower().startswith(short.lower() + "\\"):
             text = str(long[0] if isinstance(long, list) else long) + text[len(short) :]
             break
@@ -595,8 +598,8 @@ def _registry_numbers(text: str) -> tuple[str, ...] | None:
 def _shape_registry_data(
     value: str, columns: tuple[Column, ...], options: Mapping[str, Any]
 ) -> list[tuple[Column, Any]]:
-    if options.get("form") != "xdr":
-        return [(columns[0], value)]
+    if options.get("form") != "xdr":  # a bare number may be either the text of a number or the number
+        return [] if value.isdigit() else [(columns[0], value)]
     numbers = _registry_numbers(value)
     kind = "String" if not numbers else "Dword" if value.lower().startswith("dword") else "QWord"
     data = numbers[0] if numbers else value
