@@ -7,6 +7,7 @@ Place in the flow: the data that map stands on. Invariant: every column that a `
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -546,7 +547,8 @@ def _index(target: str) -> dict[str, Any]:
         index: dict[str, Any] = json.loads((mappings_folder() / target / "index.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return build_index(target)
-    sizes = {path.stem: path.stat().st_size for path in _files(target)}
+    with os.scandir(mappings_folder() / target) as found:
+        sizes = {f.name[:-4]: f.stat().st_size for f in found if f.name.endswith(".yml") and f.name != "target.yml"}
     return index if sizes == {name: entry["size"] for name, entry in index.items()} else build_index(target)
 
 

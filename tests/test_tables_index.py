@@ -1,0 +1,19 @@
+"""The committed index of each target's tables says what its mapping files say (`pytest --update` writes it anew)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sigma2kql.tables import build_index, mappings_folder, target_names
+
+
+@pytest.mark.parametrize("target", target_names())
+def test_the_index_is_true_to_the_mapping_files(target: str, update: bool) -> None:
+    path = mappings_folder() / target / "index.json"
+    built = build_index(target)
+    if update:
+        lines = (f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in sorted(built.items()))
+        path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    assert json.loads(path.read_text(encoding="utf-8")) == built
