@@ -106,7 +106,13 @@ def diagnostic_options(function: Function) -> Function:
                 help="Form of the diagnostics on stderr.",
             ),
             click.option("-q", "--quiet", is_flag=True, help="No progress, no summary, no warnings."),
-            click.option("--color", type=click.Choice(("auto", "always", "never")), default="auto", show_default=True),
+            click.option(
+                "--color",
+                type=click.Choice(("auto", "always", "never")),
+                default="auto",
+                show_default=True,
+                help="Colour of diagnostics; NO_COLOR is honoured.",
+            ),
         )
     ):
         function = option(function)

@@ -24,7 +24,15 @@ from sigma2kql.tables import Target, load_target, read_table, target_names
     type=click.Path(file_okay=False, exists=True),
     help="Folder of more mapping files (repeatable).",
 )
-@click.option("-f", "--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True)
+@click.option(
+    "-f",
+    "--format",
+    "form",
+    type=click.Choice(("text", "json")),
+    default="text",
+    show_default=True,
+    help="Form of the listing.",
+)
 @click.option("--config", type=click.Path(dir_okay=False, exists=True), help="Configuration file.")
 def command(names: tuple[str, ...], mappings: tuple[str, ...], form: str, config: str | None) -> int:
     """Show the targets; the tables and log sources of one; or the columns and Sigma fields of a table.

@@ -27,7 +27,14 @@ MANY = 100  # rules with generated events from which several processes pay
 
 @click.command("test")
 @compile_options
-@click.option("--format", "form", type=click.Choice(("text", "json", "junit")), default="text", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "json", "junit")),
+    default="text",
+    show_default=True,
+    help="Form of the results on stdout.",
+)
 @click.option("--generate", is_flag=True, help="Prove each rule on events made from it: matches and near misses.")
 @click.option(
     "--per-rule", type=click.IntRange(2, 10_000), default=24, show_default=True, help="Generated events a rule."
@@ -162,8 +169,10 @@ def _junit(results: Sequence[Result], told: Mapping[str, Any]) -> str:
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
         f'<testsuites tests="{told["rules"]}" failures="{told["failed"]}" time="{told["seconds"]}">',
-        f'<testsuite name="sigma2kql" tests="{told["rules"]}" failures="{told["failed"]}" '
-        f'skipped="{told["skipped"]}" time="{told["seconds"]}">',
+        (
+            f'<testsuite name="sigma2kql" tests="{told["rules"]}" failures="{told["failed"]}" '
+            f'skipped="{told["skipped"]}" time="{told["seconds"]}">'
+        ),
     ]
     for result in results:
         head = f"<testcase classname={quoteattr(printable(result.path))} name={quoteattr(_name(result))}"

@@ -1,0 +1,187 @@
+"""README.md and mappings/README.md are true: their commands run and print what is shown, their names exist.
+
+`pytest tests/test_readme.py --update` writes the output of README's console blocks anew; read the difference.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+
+from sigma2kql.artifacts import FORMATS
+from sigma2kql.artifacts.settings import CHOICES, KEYS
+from sigma2kql.cli import COMMANDS, group
+from sigma2kql.config import KEYS as CONFIG_KEYS, Config, read_config
+from sigma2kql.errors import Source
+from sigma2kql.tables import _EXTRAS, _FILE_KEYS, _HOWS, _SERVE_KEYS, TYPES, read_table, target_names
+from sigma2kql.transforms import TRANSFORMS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PAGES = (README, ROOT / "mappings" / "README.md", *sorted((ROOT / ".github").glob("*.md")), ROOT / "CHANGELOG.md")
+CONSOLE = re.compile(r"(?<=^```console\n)(.*?)(?=^```$)", re.MULTILINE | re.DOTALL)
+
+
+def text() -> str:
+    return README.read_text(encoding="utf-8")
+
+
+def commands(*names: str) -> Iterator[click.Command]:
+    """These commands, each with its own commands behind it."""
+    for name in names:
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        yield command
+        if isinstance(command, click.Group):
+            yield from command.commands.values()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# README
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that README shows under their names."""
+    folder = tmp_path_factory.mktemp("readme")
+    for name, body in re.findall(r"^<!-- file: (\S+) -->\n```yaml\n(.*?)^```$", text(), re.MULTILINE | re.DOTALL):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(body, encoding="utf-8")
+    return folder
+
+
+def run(block: str, folder: Path) -> str:
+    """A console block with what its commands print now: standard output, then standard error."""
+    shown = []
+    for line in block.splitlines():
+        if not line.startswith("$ "):
+            continue
+        program, *arguments = shlex.split(line[2:])
+        assert program == "sigma2kql"
+        done = subprocess.run(
+            [sys.executable, "-m", "sigma2kql", *arguments],
+            cwd=folder,
+            capture_output=True,
+            encoding="utf-8",
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+        assert done.returncode in (0, 1), done.stderr
+        shown.append(line + "\n" + done.stdout + done.stderr)
+    return "".join(shown)
+
+
+def timeless(block: str) -> str:
+    """Without times, which are not compared."""
+    return re.sub(r" *\d[\d.,]* (?:ms|s)$|[\d.]+ s\b|\s+TIME$", " T", block, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", range(len(CONSOLE.findall(text()))))
+def test_a_command_prints_what_is_shown(number: int, workshop: Path, update: bool) -> None:
+    if "sigma2kql test" in CONSOLE.findall(text())[number]:
+        pytest.importorskip("duckdb_kql", reason="pip install 'sigma2kql[test]'")
+    block = CONSOLE.findall(text())[number]
+    printed = run(block, workshop)
+    if update and timeless(block) != timeless(printed):
+        README.write_text(text().replace(f"```console\n{block}```", f"```console\n{printed}```", 1), encoding="utf-8")
+        block = printed
+    assert timeless(block) == timeless(printed)
+
+
+def test_the_shown_configuration_is_read_and_names_every_key(workshop: Path) -> None:
+    config = read_config(workshop / "sigma2kql.yml")
+    assert config.placeholders == {"service_accounts": ("svc-sql", "svc-backup*")}
+    assert config.target == "sentinel"
+    shown = {key for key in CONFIG_KEYS if re.search(rf"^{key}:|`{key}:`", text(), re.MULTILINE)}
+    assert shown == set(CONFIG_KEYS)
+    assert {key for key in CONFIG_KEYS if key not in Config.__dataclass_fields__} == set()
+
+
+def test_the_library_example_runs(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = re.findall(r"^```python\n(.*?)^```$", text(), re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(workshop)
+    printed: list[tuple[object, ...]] = []
+    exec(compile(example, "README.md", "exec"), {"print": lambda *values: printed.append(values)})
+    assert printed[0][:2] == ("exact", "imNetworkSession")
+
+
+def test_the_set_up_is_what_the_gates_run() -> None:
+    gates = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for line in ("pip install -e '.[dev]'", "npm ci --prefix tests/node", "python -m pytest"):
+        assert line in text()
+        assert line.split(" ", 1)[1].strip("'") in gates.replace("-q -e", "-e").replace('"', "")
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *FORMATS, *KEYS, *CHOICES, *target_names()])
+def test_readme_names(name: str) -> None:
+    assert re.search(rf"`{re.escape(name)}[` ]", text()), f"README does not name `{name}`"
+
+
+def test_every_format_can_be_asked_for() -> None:
+    command = import_module("sigma2kql.cli.convert").command
+    (option,) = (p for p in command.params if p.name == "form")
+    assert list(option.type.choices) == ["kql", "ndjson", *FORMATS]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_has_help(name: str) -> None:
+    silent = [
+        f"{command.name} {parameter.opts[0]}"
+        for command in commands(name)
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and not parameter.help
+    ]
+    assert all(command.help for command in commands(name))
+    assert silent == []
+
+
+def test_options_that_readme_names_exist() -> None:
+    known = {opt for command in commands(*COMMANDS) for p in command.params for opt in (*p.opts, *p.secondary_opts)}
+    prose = re.sub(r"^```sh\n.*?^```$", "", text(), flags=re.MULTILINE | re.DOTALL)
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", prose))
+    assert named - known == {"--help"}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Pages
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
+    assert missing == []
+
+
+MAPPING_PAGE = (ROOT / "mappings" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*_FILE_KEYS, *_SERVE_KEYS, *_HOWS, *_EXTRAS, *TRANSFORMS, *TYPES}), ids=lambda name: name
+)
+def test_the_mapping_page_names(name: str) -> None:
+    assert re.search(rf"(?<![\w-]){name}(?![\w-])", MAPPING_PAGE), f"mappings/README.md does not explain `{name}`"
+
+
+def test_the_mapping_page_names_no_transform_that_is_not_there() -> None:
+    table = MAPPING_PAGE.split("### Transforms")[1]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == set(TRANSFORMS)
+
+
+def test_the_ten_lines_of_the_mapping_page_work() -> None:
+    (shown,) = re.findall(r"## Ten lines that work\n+```yaml\n(.*?)^```$", MAPPING_PAGE, re.MULTILINE | re.DOTALL)
+    table = read_table(Source("Proxy_CL.yml", shown), "sentinel")
+    assert (table.name, table.target, len(table.fields)) == ("Proxy_CL", "sentinel", 4)
+    assert len(shown.splitlines()) == 10
