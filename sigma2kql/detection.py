@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from sigma2kql.errors import Diagnostic, Source, Span, diagnostic
-from sigma2kql.model import ANY, And, Expr, Field, Match, Not, Or, Placeholder, Text
+from sigma2kql.model import ANY, And, Expr, Field, Match, Not, Or, Placeholder, Regex, Text
 from sigma2kql.modifiers import KEYWORD, NO_MODIFIERS, Chain, Refused, read_chain, read_test
 from sigma2kql.yamltree import YamlList, YamlMap, YamlNode, YamlScalar, locate, trap
 
@@ -105,12 +105,30 @@ class _Reader:
             except Refused as refused:
                 self.report(refused.code, refused.message, at, refused.hint)
                 failed = True
+            else:
+                if "re" in chain.names and not self.check_pattern(exprs[-1], value):
+                    failed = True
         if failed:
             return None
         if field.name is None or "expand" in chain.names:
             self.warn_tests(field, chain, exprs)
         expr = exprs[0] if len(exprs) == 1 else And(tuple(exprs)) if chain.all else Or(tuple(exprs))
         return Not(expr) if chain.neq else expr
+
+    def check_pattern(self, expr: Expr[Field], value: YamlScalar) -> bool:
+        """Whether Kusto can run a regular expression; if not, the construct is reported at its place."""
+        from sigma2kql.regex import RegexProblem, translate  # most rules need it for nothing else
+
+        assert isinstance(expr, Match)
+        assert isinstance(expr.test, Regex)
+        try:
+            translate(expr.test.pattern, expr.test.flags)
+        except RegexProblem as problem:
+            words = {"E520": "Kusto cannot run", "E522": "too large:"}.get(problem.code, "not a regular expression:")
+            at = locate(self.source, value, problem.offset, problem.end)
+            self.report(problem.code, f"{words} {problem.construct}", at, problem.hint)
+            return False
+        return True
 
     def warn_trap(self, value: YamlScalar, at: Span) -> None:
         reading = trap(value)
