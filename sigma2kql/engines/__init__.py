@@ -1,0 +1,1 @@
+"""Where emitted KQL can run; one module per engine, each imported only when it is used."""

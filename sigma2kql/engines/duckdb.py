@@ -1,0 +1,353 @@
+"""Run KQL on this machine: a thin adapter over duckdb-kql and DuckDB (extra `test`).
+
+Place in the flow: after emission; takes KQL text and rows, gives rows. Invariant: Kusto's meaning or an error, never a
+guess. Strings are '' where Kusto's would be (it has no null strings), every other type has a null; what a value's text
+cannot be read as becomes null, as at ingestion. The data is hostile: no file, network or extension is reachable, and
+memory, threads and time are bounded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any, TypeVar
+
+from sigma2kql.engines import ip
+from sigma2kql.engines.literals import Parameters, nesting, rewrite
+from sigma2kql.errors import Sigma2KqlError, fail
+from sigma2kql.model import KqlType
+
+T = TypeVar("T")
+
+_BATCH = 20_000  # rows handed over at a time
+_MAX_DEPTH = 20_000  # of expressions; Microsoft's parser stops far below (KS245)
+_MAX_NESTING = 1_000  # of brackets; Microsoft's parser fails at 600, and this one takes quadratic time
+_STACK = 512 * 1024 * 1024  # address space, not memory
+
+_SQL_TYPES: Mapping[KqlType, str] = {
+    "string": "VARCHAR",
+    "int": "INTEGER",
+    "long": "BIGINT",
+    "real": "DOUBLE",
+    "decimal": "DECIMAL(38,9)",
+    "bool": "BOOLEAN",
+    "datetime": "TIMESTAMP",
+    "timespan": "INTERVAL",
+    "dynamic": "JSON",
+    "guid": "UUID",
+}
+
+
+class Engine:
+    """Tables in memory, and KQL over them. Use it as a context manager; one query at a time.
+
+    `memory` is DuckDB's limit ("2GB"), `threads` its number of threads (None: one per core), `timeout` seconds per
+    query (None: no limit). `database` names a DuckDB file instead of memory. Every error is a Sigma2KqlError.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: str = ":memory:",
+        memory: str = "2GB",
+        threads: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        duckdb = _require()
+        self._spill = TemporaryDirectory(prefix="sigma2kql-", ignore_cleanup_errors=True)
+        config: dict[str, Any] = {
+            "memory_limit": memory,
+            "temp_directory": self._spill.name,
+            "autoload_known_extensions": False,
+            "autoinstall_known_extensions": False,
+            "threads": threads or os.cpu_count() or 1,
+        }
+        self._timeout = timeout
+        self._locked = False
+        self._functions: dict[str, tuple[str, Parameters]] = {}
+        self._schema: dict[str, list[str]] | None = None
+        try:
+            self.connection = duckdb.connect(database, config=config)
+        except duckdb.Error as error:
+            self._spill.cleanup()
+            raise fail("E603", f"DuckDB cannot be started: {_first_line(error)}") from None
+        self.connection.execute("SET TimeZone='UTC'")
+        self.connection.execute(f"SET max_expression_depth TO {_MAX_DEPTH}")
+        self.connection.execute(ip.MACROS.replace("CREATE MACRO", "CREATE OR REPLACE TEMP MACRO"))
+        ip.register()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget all tables."""
+        self.connection.close()
+        self._spill.cleanup()
+
+    def lock(self) -> None:
+        """From here on no file, network or extension can be reached; the first `run` does it too.
+
+        Before it, `connection` may read files with DuckDB's own readers (a path is then the caller's to check).
+        """
+        if not self._locked:
+            self.connection.execute("SET enable_external_access=false")
+            self.connection.execute("SET lock_configuration=true")
+            self._locked = True
+        self._schema = None
+
+    def load(self, table: str, columns: Mapping[str, KqlType], rows: Iterable[Mapping[str, Any]]) -> int:
+        """Make (or replace) a table of these rows, and give their number.
+
+        A row maps column names to JSON values, datetimes (naive: UTC) and timedeltas. What it lacks is '' or null; a
+        key that is no column is left out. Raises E604 for rows that cannot be taken over.
+        """
+        names = list(columns)
+        definition = ", ".join(
+            f"{_identifier(n)} {_SQL_TYPES[columns[n]]}{_DEFAULT if columns[n] == 'string' else ''}" for n in names
+        )
+        struct = {f"c{i}": "JSON" if columns[n] == "dynamic" else "VARCHAR" for i, n in enumerate(names)}
+        values = ", ".join(_value_sql(f"r.c{i}", columns[n]) for i, n in enumerate(names))
+        insert = (
+            f"INSERT INTO {_identifier(table)} SELECT {values} "  # noqa: S608 - identifiers are quoted, values are bound
+            f"FROM (SELECT unnest(from_json(?, '{json.dumps([struct])}')) AS r)"
+        )
+        waiting, count = iter(rows), 0
+        with self._reporting("E604", f"table {table}"):
+            self.connection.execute(f"CREATE OR REPLACE TABLE {_identifier(table)} ({definition})")
+            while batch := [[row.get(n) for n in names] for row in islice(waiting, _BATCH)]:
+                self.connection.execute(insert, [_as_json(batch, columns)])
+                count += len(batch)
+        self._schema = None
+        return count
+
+    def function(self, name: str, parameters: str, body: str) -> None:
+        """Define a stored function, as an ASIM parser is one: `parameters` as "(a:string='*', b:int=int(null))", a
+        tabular `body`. It can then be called by position or by name. Raises E602 where it cannot be read."""
+        from duckdb_kql.stored_functions import parse_functions
+
+        declared = parameters.strip()
+        if declared.startswith("(") and declared.endswith(")"):
+            declared = declared[1:-1]
+        text = f"function {name}({declared}) {{ {rewrite(body)} }}"
+        try:
+            parse_functions([text])
+        except (ValueError, TypeError) as error:
+            raise fail("E602", f"function {name}: {_first_line(error)}") from None
+        self._functions[name] = (text, _parameters(declared))
+
+    def run(self, kql: str) -> list[dict[str, Any]]:
+        """The rows that a query gives; dynamic values as JSON values, datetimes as naive UTC."""
+        names, kinds, rows = self._rows(kql)
+        dynamic = [i for i, kind in enumerate(kinds) if kind == "JSON"]
+        found = []
+        for row in rows:
+            values = list(row)
+            for i in dynamic:
+                values[i] = None if values[i] is None else json.loads(values[i])
+            found.append(dict(zip(names, values, strict=True)))
+        return found
+
+    def matching(self, kql: str, id_column: str = "_id") -> set[int]:
+        """The ids of the rows that a query lets through. The tables need the column, and the query must keep it."""
+        _, _, rows = self._rows(f"{kql}\n| project {id_column}")
+        return {row[0] for row in rows}
+
+    # ---- below
+
+    def _rows(self, kql: str) -> tuple[list[str], list[str], list[tuple[Any, ...]]]:
+        if not self._locked:
+            self.lock()
+        sql = self._translated(kql)
+        with self._reporting("E603", "the query failed"), self._bounded():
+            cursor = self.connection.execute(str(sql))
+            description = cursor.description or []
+            return [d[0] for d in description], [str(d[1]) for d in description], cursor.fetchall()
+
+    def _translated(self, kql: str) -> str:
+        import duckdb_kql
+        from duckdb_kql.engine import schema
+
+        if self._schema is None:
+            self._schema = schema(self.connection)
+        known, functions = self._schema, [text for text, _ in self._functions.values()]
+
+        if nesting(kql) > _MAX_NESTING:
+            raise fail("E605", f"more than {_MAX_NESTING} brackets in one another")
+
+        def translate() -> str:
+            plain = rewrite(kql, {name: p for name, (_, p) in self._functions.items()})
+            return duckdb_kql.to_sql(plain, schema=known, functions=functions or None, allow_write=False)
+
+        try:
+            return _with_deep_stack(translate)
+        except duckdb_kql.KqlUnsupportedError as error:
+            raise fail("E601", f"this engine cannot run `{error.construct}`", hint=error.hint or "") from None
+        except (duckdb_kql.KqlError, ValueError) as error:
+            raise fail("E602", _first_line(error)) from None
+        except RecursionError:
+            raise fail("E605", "the query is nested too deeply") from None
+        except (AssertionError, AttributeError, KeyError, TypeError, IndexError) as error:  # a fault of the translator
+            raise fail("E601", f"this engine cannot read the query ({type(error).__name__}: {error})") from None
+
+    @contextmanager
+    def _reporting(self, code: str, what: str) -> Iterator[None]:
+        """DuckDB's errors as ours."""
+        duckdb = _require()
+        try:
+            yield
+        except duckdb.InterruptException:
+            raise fail("E606", f"{what}: more than {self._timeout:g} seconds") from None
+        except duckdb.BinderException as error:  # a wrong type or an unknown name: Kusto refuses those as well
+            raise fail("E602", _first_line(error)) from None
+        except duckdb.CatalogException as error:
+            raise fail("E602", _first_line(error)) from None
+        except duckdb.Error as error:
+            raise fail(code, f"{what}: {_first_line(error)}") from None
+        except RecursionError:
+            raise fail(code, f"{what}: a value is nested too deeply") from None
+
+    @contextmanager
+    def _bounded(self) -> Iterator[None]:
+        if self._timeout is None:
+            yield
+            return
+        timer = threading.Timer(self._timeout, self.connection.interrupt)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+_DEFAULT = " NOT NULL DEFAULT ''"
+
+
+def _require() -> Any:
+    try:
+        import duckdb
+        import duckdb_kql  # noqa: F401 - extra
+    except ImportError as error:
+        raise fail(
+            "E600", f"running queries on this machine needs `{error.name}`", hint="pip install 'sigma2kql[test]'"
+        ) from None
+    return duckdb
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _value_sql(read: str, kind: KqlType) -> str:
+    match kind:
+        case "string":
+            return f"coalesce({read}, '')"
+        case "dynamic":
+            return f"CASE WHEN json_type({read}) <> 'NULL' THEN {read} END"
+        case "datetime":
+            return f"CAST(TRY_CAST({read} AS TIMESTAMPTZ) AT TIME ZONE 'UTC' AS TIMESTAMP)"
+        case _:
+            return f"TRY_CAST({read} AS {_SQL_TYPES[kind]})"
+
+
+def _as_json(batch: list[list[Any]], columns: Mapping[str, KqlType]) -> str:
+    kinds = list(columns.values())
+    text = json.dumps(
+        [{f"c{i}": _jsonable(v, kinds[i]) for i, v in enumerate(row) if v is not None} for row in batch],
+        ensure_ascii=False,
+        default=_other_json,
+    )
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a surrogate pair: Kusto, too, stores U+FFFD for what is no character
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _jsonable(value: Any, kind: KqlType) -> Any:
+    if kind == "string" and not isinstance(value, str | bool | int | float | datetime | timedelta):
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_other_json)
+    if kind == "dynamic" and isinstance(value, float) and value != value:  # noqa: PLR0124 - NaN has no JSON
+        return None
+    return value
+
+
+def _other_json(value: Any) -> str:
+    if isinstance(value, datetime):
+        moment = value if value.tzinfo is None else value.astimezone(UTC)
+        return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if isinstance(value, timedelta):
+        return f"{value // timedelta(microseconds=1)} microseconds"
+    return str(value)
+
+
+def _parameters(declared: str) -> Parameters:
+    """Names and defaults of "a:string='*', b:int=int(null)"; "" where there is none."""
+    found: list[tuple[str, str]] = []
+    depth, piece, quote = 0, "", ""
+    for char in declared + ",":
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        elif char == "," and depth == 0:
+            if piece.strip():
+                name, _, default = piece.partition("=")
+                found.append((name.partition(":")[0].strip(), default.strip()))
+            piece = ""
+            continue
+        else:
+            depth += (char in "([{") - (char in ")]}")
+        piece += char
+    return tuple(found)
+
+
+def _with_deep_stack(work: Callable[[], T]) -> T:
+    """Do it as it is; where Python's recursion limit is in the way, once more in a thread with room.
+
+    The limit and the stack size belong to the whole process, so both are put back whatever happens.
+    """
+    try:
+        return work()
+    except RecursionError:
+        pass
+    outcome: list[T] = []
+    problem: list[BaseException] = []
+
+    def attempt() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:
+            problem.append(error)
+
+    limit, stack = sys.getrecursionlimit(), threading.stack_size(_STACK)
+    sys.setrecursionlimit(max(limit, 100_000))
+    try:
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        thread.join()
+    finally:
+        sys.setrecursionlimit(limit)
+        threading.stack_size(stack)
+    if problem:
+        raise problem[0]
+    return outcome[0]
+
+
+__all__ = ["Engine", "Sigma2KqlError"]
