@@ -38,13 +38,13 @@ def write_artifacts(
     config: Config,
     report: Report,
 ) -> None:
-    """Every query as an artifact, to standard output, a file or a folder. Raises Sigma2KqlError for settings that are wrong."""
+    """Every query as an artifact, to standard output, a file or a folder. Raises Sigma2KqlError for wrong settings."""
     base = merge(Settings(), config.deploy, config.spans.get("deploy"))
     ready = [
         r
         for one, done in results
         if done.kql is not None
-        for r in _prepared(one, done, form, _settings(base, one, config), report)
+        for r in _prepared(one, done, form, folder_settings(base, one, config), report)
     ]
     if bundled and not FORMATS[form].bundle:
         raise click.UsageError(f"{form} has no form for several rules in one file")
@@ -57,7 +57,7 @@ def write_artifacts(
         _put(_together(ready, form), output, PurePath(f"sigma2kql{FORMATS[form].extension}"))
 
 
-def _settings(base: Settings, one: Input, config: Config) -> Settings:
+def folder_settings(base: Settings, one: Input, config: Config) -> Settings:
     """The configuration's settings for the folder that a rule stands in, the nearest last."""
     place = Path(one.path).resolve()
     root = config.path.parent.resolve() if config.path else Path.cwd()

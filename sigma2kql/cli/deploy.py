@@ -16,12 +16,14 @@ import click
 
 from sigma2kql import deploy
 from sigma2kql.api import compile_inputs, read_inputs
-from sigma2kql.artifacts import prepare
+from sigma2kql.artifacts import Settings, merge, merge_rule, prepare
+from sigma2kql.cli.artifact import folder_settings
 from sigma2kql.cli.common import Report, compile_options, load_config, make_options, progress, standard_input, use_color
-from sigma2kql.cli.settings import document_settings
 from sigma2kql.deploy import Change, Found, Outcome, Service, Wanted
 from sigma2kql.deploy.services import GRAPH, SENTINEL, SENTINELS, Client
-from sigma2kql.errors import Sigma2KqlError, diagnostic
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic
+from sigma2kql.kql import output_columns
+from sigma2kql.model import Compiled
 from sigma2kql.report import printable
 
 DONE = {"create": "created", "update": "updated", "delete": "deleted"}
@@ -60,6 +62,14 @@ class Work:
 
     wanted: list[Wanted]
     report: Report
+    failures: int = 0  # of the deployment, beside the rules that failed
+
+    def fail(self, problem: Diagnostic) -> None:
+        self.failures += 1
+        self.report.show([problem])
+
+    def status(self) -> int:
+        return 1 if self.report.failed or self.failures else 0
 
 
 @click.group("deploy")
@@ -86,7 +96,15 @@ def _options(function: Callable[..., int]) -> Callable[..., int]:
             ),
             click.option("--prune", is_flag=True, help="Delete the owner's rules that are not among the PATHs."),
             click.option("--adopt", is_flag=True, help="Take over rules of the same id that lack the owner's mark."),
-            click.option("-f", "--format", "form", type=click.Choice(("text", "json")), default="text"),
+            click.option(
+                "-f",
+                "--format",
+                "form",
+                type=click.Choice(("text", "json")),
+                default="text",
+                show_default=True,
+                help="Form of the plan on stdout.",
+            ),
             click.option("--service", "url", envvar="SIGMA2KQL_SERVICE", help="Address of the API in another cloud."),
         )
     ):
@@ -127,9 +145,8 @@ def _plan(form: str, exit_code: bool, **given: Any) -> int:
         _echo(_as_text(plan))
     work.report.finish("planned")
     _summarise(plan, goal, work.report)
-    if work.report.failed:
-        return 1
-    return CHANGES if exit_code and any(change.action in DONE for change in plan) else 0
+    changed = exit_code and any(change.action in DONE for change in plan)
+    return work.status() or (CHANGES if changed else 0)
 
 
 @click.command("apply")
@@ -151,7 +168,7 @@ def _apply(form: str, yes: bool, **given: Any) -> int:
         _summarise(plan, goal, work.report)
         pending = [change for change in plan if change.action in DONE]
         agreed = bool(pending) and (yes or _confirmed(len(pending)))
-        outcomes = _carry_out(plan, service, form, work.report) if agreed else []
+        outcomes = _carry_out(plan, service, form, work) if agreed else []
     if form == "json":
         click.echo(_as_json(plan, goal, given["owner"], outcomes))
     work.report.finish("planned")
@@ -161,7 +178,7 @@ def _apply(form: str, yes: bool, **given: Any) -> int:
         made = Counter(DONE[o.change.action] for o in outcomes if o.status == "done")
         made["failed"] = sum(o.status == "failed" for o in outcomes)
         click.echo(", ".join(f"{count} {word}" for word, count in made.items() if count), err=True)
-    return 1 if work.report.failed else 0
+    return work.status()
 
 
 plan_command = _without_tables_file(_plan)
@@ -186,6 +203,7 @@ def _start(given: dict[str, Any], form: str) -> tuple[Goal, Work]:
         goal.connect()  # a wrong destination is told before the work
     inputs = list(read_inputs(given["paths"], standard_input(given["paths"])))
     work = Work([], Report(given["diagnostics_format"], given["quiet"], use_color(given["color"])))
+    base = merge(Settings(), config.deploy, config.spans.get("deploy"))
     name = "xdr-json" if goal.defender else "bicep"  # the format that has a place for rules, hunts and functions
     seen: dict[tuple[str, str], str] = {}
     with progress(len(inputs), "compiling", work.report.quiet or form == "json") as advance:
@@ -194,19 +212,26 @@ def _start(given: dict[str, Any], form: str) -> tuple[Goal, Work]:
             if one is not last:
                 advance(1)
                 last = one
-            if work.report.add(done) or done.kql is None:
-                continue
-            try:
-                settings = document_settings(config, done.document)
-                prepared = prepare(done, name, settings)
-                made = deploy.make_wanted(prepared.artifact, settings, given["owner"], done.document.origin.span)
-                _once(made, seen)
-            except Sigma2KqlError as error:
-                _fail(work.report, error)
-            else:
-                work.report.show(prepared.diagnostics)
-                work.wanted += made
+            if not work.report.add(done) and done.kql is not None:
+                _want(done, folder_settings(base, one, config), name, given["owner"], work, seen)
     return goal, work
+
+
+def _want(
+    done: Compiled, settings: Settings, name: str, owner: str, work: Work, seen: dict[tuple[str, str], str]
+) -> None:
+    """Add what one rule is deployed as, or say why it cannot be."""
+    span = done.document.origin.span
+    try:
+        settings = merge_rule(settings, done.document.meta.custom, span)
+        prepared = prepare(done, name, settings, output_columns(done))
+        made = deploy.make_wanted(prepared.artifact, settings, owner, span)
+        _once(made, seen)
+    except Sigma2KqlError as error:
+        work.report.fail(error.diagnostics)
+    else:
+        work.report.show(prepared.diagnostics)
+        work.wanted += made
 
 
 def _once(made: Iterable[Wanted], seen: dict[tuple[str, str], str]) -> None:
@@ -226,8 +251,7 @@ def _make(work: Work, found: list[Found], given: dict[str, Any]) -> tuple[Change
     prune = given["prune"]
     if prune and (work.report.failed or not work.wanted):
         why = f"{work.report.failed} of the rules failed" if work.report.failed else "none of the PATHs gives a rule"
-        work.report.show([diagnostic("E757", f"nothing is deleted: {why}")])
-        work.report.failed += not work.report.failed
+        work.fail(diagnostic("E757", f"nothing is deleted: {why}"))
         prune = False
     plan = deploy.make_plan(work.wanted, found, given["owner"], prune=prune, adopt=given["adopt"])
     for change in plan:
@@ -236,14 +260,8 @@ def _make(work: Work, found: list[Found], given: dict[str, Any]) -> tuple[Change
             whose = f"is marked as {change.found.owner}'s" if change.found.owner else "has no mark of sigma2kql"
             message = f"{change.collection}/{change.name} ({change.found.title}) is there already and {whose}"
             span = change.wanted.span if change.wanted else None
-            _fail(work.report, Sigma2KqlError([diagnostic("E755", message, span, "--adopt takes it over")]))
+            work.fail(diagnostic("E755", message, span, "--adopt takes it over"))
     return plan
-
-
-def _fail(report: Report, error: Sigma2KqlError) -> None:
-    report.failed += 1
-    report.codes[error.diagnostics[0].code] += 1
-    report.show(error.diagnostics)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -257,14 +275,14 @@ def _confirmed(count: int) -> bool:
     return click.confirm(f"Make {count} change{'s' * (count != 1)}?", err=True)
 
 
-def _carry_out(plan: Iterable[Change], service: Service, form: str, report: Report) -> list[Outcome]:
+def _carry_out(plan: Iterable[Change], service: Service, form: str, work: Work) -> list[Outcome]:
     outcomes = []
     for outcome in deploy.apply(plan, service):
         change = outcome.change
         if outcome.problem is not None:
             span = change.wanted.span if change.wanted else None
             message = f"{change.collection}/{change.name} ({change.title}): {outcome.problem.message}"
-            _fail(report, Sigma2KqlError([replace(outcome.problem, message=message, span=span)]))
+            work.fail(replace(outcome.problem, message=message, span=span))
         if form == "text" and outcome.status != "skipped":
             word = DONE[change.action] if outcome.status == "done" else f"failed to {change.action}"
             _echo([f"{word:<8} {_title(change)}  {change.collection}/{change.name}"])
