@@ -38,6 +38,14 @@ def lowered(text: str) -> str:
     return "".join(low if len(low := char.lower()) == 1 else char for char in text)
 
 
+def decimal_text(value: int | float) -> str:
+    """The text of a number as logs write it: 1.0 is 1, no exponent."""
+    if value == int(value):
+        return str(int(value))
+    text = repr(value)
+    return f"{value:.{len(text) + int(text.partition('e-')[2])}f}".rstrip("0") if "e" in text else text
+
+
 def _needs_escape(char: str) -> bool:
     """Control, format (bidi marks, zero width) and line separating characters: invisible, or the end of a line."""
     return not char.isprintable() and category(char) in ("Cc", "Cf", "Zl", "Zp", "Cs")

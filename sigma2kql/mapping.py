@@ -13,6 +13,7 @@ from typing import Any
 
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean
 from sigma2kql.literals import quoted
+from sigma2kql.literals import decimal_text
 from sigma2kql.model import (
     ANY,
     ONE,
@@ -50,7 +51,6 @@ from sigma2kql.transforms import (
     Notes,
     Request,
     as_text,
-    canonical,
     join_parts,
     literal,
     text_holds,
@@ -426,7 +426,7 @@ class _Mapper:
         if isinstance(test, Text):
             test = Text(join_parts((ANY,), test.parts, (ANY,)), test.cased)
         elif isinstance(test, Number):
-            test = Text((ANY, canonical(test.value), ANY))
+            test = Text((ANY, decimal_text(test.value), ANY))
         columns = self._keyword_columns()
         return Or(tuple(Match(column, _escaped(test, column), leaf.span) for column in columns))
 
@@ -490,7 +490,7 @@ def _number(text: str) -> int | float | None:
         value = int(text) if text.lstrip("-").isdigit() else float(text)
     except (ValueError, OverflowError):
         return None
-    return value if math.isfinite(value) and canonical(value) == text else None
+    return value if math.isfinite(value) and decimal_text(value) == text else None
 
 
 def describe(field: FieldMap) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
-from sigma2kql.literals import lowered, quoted
+from sigma2kql.literals import decimal_text, lowered, quoted
 from sigma2kql.model import (
     ANY,
     And,
@@ -113,7 +113,7 @@ def single(leaf: Match[Column], opposite: bool = False) -> Piece | None:
         case Number("==", value):
             if column.type in _NUMERIC:
                 return Atom(f"{column.text} {'!=' if opposite else '=='} {_number(value)}")
-            return Atom(f"{_string(column)} {'!=' if opposite else '=='} {quoted(_number(value))}")
+            return Atom(f"{_string(column)} {'!=' if opposite else '=='} {quoted(decimal_text(value))}")
         case Number(op, value):
             return None if opposite else Atom(f"{_numeric(column)} {op} {_number(value)}", nullable=True)
         case Bool(value):
@@ -164,7 +164,9 @@ def choice(kind: str, group: Sequence[Match[Column]], opposite: bool = False) ->
     texts = tuple(dict.fromkeys(_whole(m) for m in group))
     if kind == "lower":
         return Listed(
-            f"tolower({_string(column)}) {_LISTS[True][opposite]} (", tuple(dict.fromkeys(quoted(lowered(t)) for t in texts)), ")"
+            f"tolower({_string(column)}) {_LISTS[True][opposite]} (",
+            tuple(dict.fromkeys(quoted(lowered(t)) for t in texts)),
+            ")",
         )
     exact = kind == "cased" or all(_caseless(text) for text in texts)
     return Listed(f"{_string(column)} {_LISTS[exact][opposite]} (", tuple(map(quoted, texts)), ")")
@@ -175,7 +177,7 @@ def _whole(leaf: Match[Column]) -> str:
         case Text((str(text),)):
             return text
         case Number(_, value):
-            return _number(value)
+            return decimal_text(value)
         case _:
             raise AssertionError(leaf)
 
@@ -281,7 +283,9 @@ def _same(column: Column, test: SameAs[Column]) -> Piece:
 
 
 def _number(value: int | float) -> str:
-    return str(int(value)) if value == int(value) else repr(value)
+    """A numeric literal; what 64 bits do not hold, and what is written with an exponent, is a real."""
+    text = str(int(value)) if value == int(value) and abs(value) < 2**63 else repr(float(value))
+    return f"real({text})" if "e" in text else text
 
 
 def _numeric(column: Column) -> str:

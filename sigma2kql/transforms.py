@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sigma2kql.errors import Span
+from sigma2kql.literals import decimal_text
 from sigma2kql.model import (
     ANY,
     And,
@@ -117,19 +118,14 @@ def literal(test: Test[Any]) -> str | None:
         case Text((str(text),)):
             return text
         case Number("==", value):
-            return canonical(value)
+            return decimal_text(value)
         case _:
             return None
 
 
-def canonical(value: int | float) -> str:
-    """The text of a number without a superfluous fraction: 1.0 is 1."""
-    return str(int(value)) if value == int(value) else repr(value)
-
-
 def as_text(test: Test[Column]) -> Test[Column]:
     """A number as the text that a text column holds for it."""
-    return Text((canonical(test.value),)) if isinstance(test, Number) and test.op == "==" else test
+    return Text((decimal_text(test.value),)) if isinstance(test, Number) and test.op == "==" else test
 
 
 def join_parts(*groups: Sequence[Part]) -> tuple[Part, ...]:
@@ -244,7 +240,8 @@ def _replace(request: Request) -> Expr[Column]:
 
 
 def _shape_replace(value: str, columns: tuple[Column, ...], options: Mapping[str, Any]) -> list[tuple[Column, Any]]:
-    return [(columns[0], value.replace(str(options["from"]), str(options["to"])))]
+    old, new = str(options["from"]), str(options["to"])
+    return [(columns[0], re.sub(re.escape(old), lambda _: new, value, flags=re.IGNORECASE))]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -612,6 +609,7 @@ def _shape_registry_data(
 # Hashes
 
 _HASH = re.compile(r"(?i)\b(MD5|SHA1|SHA256|SHA512|IMPHASH)=([0-9a-f]+)\b")
+_HASHES = re.compile(r"[A-Za-z0-9]+=[0-9A-Fa-f]+(?:[,;|] ?[A-Za-z0-9]+=[0-9A-Fa-f]+)*")
 _BY_LENGTH = {32: ("MD5", "IMPHASH"), 40: ("SHA1",), 64: ("SHA256",), 128: ("SHA512",)}
 
 
@@ -647,10 +645,11 @@ def _hashes(request: Request) -> Expr[Column]:
 
 def _shape_hashes(value: str, columns: tuple[Column, ...], options: Mapping[str, Any]) -> list[tuple[Column, Any]]:
     by_algorithm = {str(k).upper(): next(c for c in columns if c.text == v) for k, v in options.items()}
-    found = _HASH.findall(value)
+    found = _HASH.findall(value) if _HASHES.fullmatch(value) else []
     if found:
         return [(by_algorithm[name.upper()], text) for name, text in found if name.upper() in by_algorithm]
-    names = [a for a in _BY_LENGTH.get(len(value), ()) if a in by_algorithm]
+    bare = re.fullmatch(r"[0-9A-Fa-f]+", value)
+    names = [a for a in _BY_LENGTH.get(len(value), ()) if a in by_algorithm] if bare else []
     return [(by_algorithm[names[0]], value)] if names else []
 
 

@@ -12,6 +12,7 @@ holds for every case of the file):
                         rules such a map for each, by title
     ```yaml rows        match: and no_match: rows in the table's columns, on which the expected query is run; or tables:
                         (name -> rows) and result: (the rows that must come out, as far as a row here says)
+    ```yaml events and rows    both at once, where the columns have the names of the fields
 
 `pytest tests/test_cases.py --update` writes what comes out into the files; read the difference before you commit it.
 """
@@ -36,8 +37,9 @@ from sigma2kql.modifiers import substitute
 from sigma2kql.report import as_text
 
 HOME = Path(__file__).parent / "cases"
-_BLOCK = re.compile(r"^```(\w+ \w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-KINDS = {"yaml rule", "yaml config", "yaml mapping", "kql expected", "text error", "yaml events", "yaml rows"}
+_BLOCK = re.compile(r"^```(\w+ [\w ]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+EVENTS, ROWS, BOTH = "yaml events", "yaml rows", "yaml events and rows"
+KINDS = {"yaml rule", "yaml config", "yaml mapping", "kql expected", "text error", EVENTS, ROWS, BOTH}
 
 
 @dataclass(frozen=True)
@@ -130,14 +132,15 @@ def test_case(case: Case, tmp_path: Path, request: pytest.FixtureRequest) -> Non
         case = next(c for c in read_cases(case.path) if c.name == case.name)
     assert done.problems == case.blocks.get("text error", "").rstrip("\n")
     assert done.kql == case.blocks.get("kql expected", "").rstrip("\n")
-    if "yaml events" in case.blocks:
-        check_events(case, done)
-    if "yaml rows" in case.blocks:
-        check_rows(yaml.safe_load(case.blocks["yaml rows"]), done)
+    for kind in (EVENTS, BOTH):
+        if kind in case.blocks:
+            check_events(yaml.safe_load(case.blocks[kind]), case, done)
+    for kind in (ROWS, BOTH):
+        if kind in case.blocks:
+            check_rows(yaml.safe_load(case.blocks[kind]), done)
 
 
-def check_events(case: Case, done: Outcome) -> None:
-    given = yaml.safe_load(case.blocks["yaml events"])
+def check_events(given: Mapping[str, Any], case: Case, done: Outcome) -> None:
     placeholders = (yaml.safe_load(case.blocks.get("yaml config", "")) or {}).get("placeholders", {})
     rules = [one.document for one in done.results if isinstance(one.document, Rule)]
     by_title = given if given.keys() - {"match", "no_match"} else {rules[0].meta.title: given}
@@ -249,6 +252,6 @@ def _with_block(section: str, kind: str, body: str) -> str:
             return section[: found.start()] + block + section[found.end() :]
     if not body:
         return section
-    blocks = [found for found in _BLOCK.finditer(section) if found[1] not in ("yaml events", "yaml rows")]
+    blocks = [found for found in _BLOCK.finditer(section) if found[1] not in (EVENTS, ROWS, BOTH)]
     at = blocks[-1].end() if blocks else len(section.rstrip("\n"))
     return f"{section[:at]}\n\n{block}{section[at:]}"
