@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+from sigma2kql.regex import accepts
 from sigma2kql.regex_syntax import (
     Char,
     Choice,
@@ -390,7 +391,7 @@ def shortest(node: RegexNode) -> str:
         case Dot():
             return "x"
         case Set():
-            return next((c for c in "xX1 -_/:.=\\\t" if in_set(node, c)), "?")
+            return next(iter(fitting(node)), "?")
         case Edge() | Switch():
             return ""
         case Sequence(items):
@@ -403,13 +404,8 @@ def shortest(node: RegexNode) -> str:
             return shortest(item)
 
 
-def in_set(node: Set, char: str) -> bool:
-    """Whether a character is in a set, as Python's `re` sees the set written out."""
-    classes = "".join(
-        item if isinstance(item, str) else f"{re.escape(item[0])}-{re.escape(item[1])}" for item in node.items
-    )
-    try:
-        found = re.fullmatch(f"[{'^' if node.negated else ''}{classes}]", char, re.IGNORECASE if node.fold else 0)
-    except re.error:
-        return False
-    return found is not None
+def fitting(node: Set, chars: str = "xX1 -_/:.=\\\t") -> list[str]:
+    """Which of these characters, and of those that the set itself names, are in the set."""
+    fits = accepts(node)
+    named = [item[0] for item in node.items if not isinstance(item, str)]
+    return [char for char in dict.fromkeys((*chars, *named)) if fits(char)]

@@ -10,6 +10,7 @@ event that matches: its value by the kind of test, its case, to empty, to missin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +20,7 @@ from random import Random
 from typing import Any, TypeAlias, assert_never
 
 from sigma2kql.evaluate import evaluate, holds
-from sigma2kql.expressions import shortest
+from sigma2kql.expressions import fitting, shortest
 from sigma2kql.model import (
     ANY,
     ONE,
@@ -60,11 +61,13 @@ from sigma2kql.regex_syntax import (
 from sigma2kql.simplify import leaves
 
 KEYWORDS = "Message"  # the field that holds the text in which keywords are found
-FILLERS = ("x", "zq", "7", " ")
+HASH = re.compile(r"=?[0-9A-Fa-f]{32}")  # a text that is a hash is seldom a part of anything
 WAYS = 400  # ways to hold or to fail that are looked at; a rule with more is sampled
 BASES = 4  # matching events whose near misses are looked at
 TRIES = 10  # events that are labelled for each one wanted
+ANYTHING = "aZ09 _-/:.=\\\t'\"$(){}x"
 TRIPPED = 100  # tests that are made to pass beside what an event holds
+PRESENT = 0.5  # how often a field is there of which is only asked what it is not
 PROPOSALS = 24  # values that are tried for the tests of one field
 
 
@@ -119,7 +122,7 @@ def _candidates(where: Expr[Field], random: Random, most: int) -> Iterator[tuple
         if len(bases) < BASES and evaluate(where, event):
             bases.append((event, way))
         yield event, "base" if number == 0 else "alternative"
-    for way in _sampled(_ways(where, False), random, most):
+    for way in _sampled(_ways(where, False, near=True), random, most):
         yield _build(way, random), "broken"
     for number, (event, way) in enumerate(bases):
         tested = list(dict.fromkeys(leaf for leaf, _ in way))
@@ -153,29 +156,31 @@ def _sampled(ways: list[Way], random: Random, most: int) -> list[Way]:
     return ways if len(ways) <= most else [ways[0], *random.sample(ways[1:], most - 1)]
 
 
-def _ways(expr: Expr[Field], wanted: bool) -> list[Way]:
-    """Ways in which the tree holds (or fails): every alternative of every `or` once, not every combination."""
+def _ways(expr: Expr[Field], wanted: bool, near: bool = False) -> list[Way]:
+    """Ways in which the tree holds (or fails): every alternative of every `or` once, not every combination.
+
+    Of an `and` that fails, `near` gives only the ways in which one part fails and all others hold; else the plain one, in
+    which nothing is asked of the others, comes first.
+    """
     match expr:
         case Match():
             return [((expr, wanted),)]
         case Not(item):
-            return _ways(item, not wanted)
+            return _ways(item, not wanted, near)
         case And(items) | Or(items):
-            each = [_ways(item, wanted) for item in items]
+            each = [_ways(item, wanted, near) for item in items]
             if isinstance(expr, And) == wanted:
-                if not all(each):
-                    return []
-                return _crossed(each)
-            others = [_ways(item, not wanted) for item in items]
-            found = [way for ways in each for way in ways]
-            if not wanted:  # one conjunct fails, all others hold: a near miss, not any miss
-                rest = [other[0] if other else () for other in others]
-                found = [
-                    (*way, *(a for j, other in enumerate(rest) if j != i for a in other))
-                    for i, ways in enumerate(each)
-                    for way in ways[:40]
-                ]
-            return found[:WAYS]
+                return _crossed(each) if all(each) else []
+            if wanted:
+                return [way for ways in each for way in ways][:WAYS]
+            held = [(_ways(item, True) or [()])[0] for item in items]
+            plain = [] if near else [ways[0] for ways in each if ways]
+            almost = [
+                (*way, *(asked for j, other in enumerate(held) if j != i for asked in other))
+                for i, ways in enumerate(each)
+                for way in ways[:40]
+            ]
+            return (plain + almost)[:WAYS]
         case _:
             assert_never(expr)
 
@@ -220,8 +225,9 @@ def _build(way: Way, random: Random) -> dict[str, Any]:
 def _value(tests: list[tuple[Test[Field], bool]], random: Random, event: Mapping[str, Any]) -> Any:
     """A value on which the tests come out as asked, the closest found otherwise; None: the field is better missing."""
     positive = [test for test, wanted in tests if wanted]
-    if not positive and not any(isinstance(test, Null) or test == Text(()) for test, _ in tests):
-        return None if random.random() < 0.5 else _outside(tests, random)  # noqa: S311
+    emptiness = [wanted for test, wanted in tests if isinstance(test, Null) or test == Text(())]
+    if not positive:
+        return _outside(tests, event) if emptiness or random.random() < PRESENT else None
     first = None
     for value in islice(dict.fromkeys(islice(_proposals(positive, random, event), PROPOSALS * 4)), PROPOSALS):
         if all(_passes(test, value, event) == wanted for test, wanted in tests):
@@ -230,11 +236,10 @@ def _value(tests: list[tuple[Test[Field], bool]], random: Random, event: Mapping
     return first
 
 
-def _outside(tests: list[tuple[Test[Field], bool]], random: Random) -> Any:
+def _outside(tests: list[tuple[Test[Field], bool]], event: Mapping[str, Any]) -> Any:
     """A present value that fails every test, near to what they ask for."""
-    del random
-    for value in ("C:\\Windows\\other.exe", "other", "1", "198.51.100.7"):
-        if not any(_passes(test, value, {}) for test, _ in tests):
+    for value in ("C:\\Windows\\other.exe", "other", "D:\\zq\\zq.zq", "7", "198.51.100.7"):
+        if not any(_passes(test, value, event) for test, _ in tests):
             return value
     return None
 
@@ -253,12 +258,11 @@ def _proposals(tests: list[Test[Field]], random: Random, event: Mapping[str, Any
     texts = [test for test in tests if isinstance(test, Text)]
     if any(not found for found in own):
         yield None
+    if len(tests) > 1:
+        others = [found[0] for found, test in zip(own, tests, strict=True) if found and not isinstance(test, Text)]
+        yield from _merged(texts, others)
     for found in own[:12]:
         yield from found[:3]
-    if len(tests) > 1:
-        yield from _merged(
-            texts, [found[0] for found, t in zip(own, tests, strict=True) if found and not isinstance(t, Text)]
-        )
 
 
 def _merged(texts: list[Text], others: list[Any]) -> Iterator[str]:
@@ -284,10 +288,11 @@ def _merged(texts: list[Text], others: list[Any]) -> Iterator[str]:
         if not any(m.lower() in o.lower() for j, o in enumerate(middle) if j != i and (len(o), -j) > (len(m), -i))
     ]
     loose = [m for m in compact if m.lower() not in (start + end).lower()]
-    for between in ("", " ", "x", "\\", " x "):
-        for parts in (loose, compact, middle, compact[::-1]):
+    for between in ("", " ", "\\", " x "):
+        for parts in (loose, compact, middle):
             yield between.join([p for p in (start, *parts, end) if p])
-            yield start + between.join(parts) + end
+            yield start + between.join(parts) + (end or "zq")
+            yield (start or "zq ") + between.join(parts) + (end or " zq")
 
 
 def _first_any(parts: Iterable[Part]) -> int:
@@ -318,7 +323,10 @@ def witnesses(test: Test[Field], random: Random, event: Mapping[str, Any]) -> It
     match test:
         case Text(parts):
             if parts:
-                for filler in (random.choice(("C:\\zq", "zq", "x y")), "", "x", "1"):  # noqa: S311
+                fillers = [random.choice(("C:\\zq", "zq", "x y")), "", "x", "1"]  # noqa: S311
+                if any(isinstance(part, str) and HASH.search(part) for part in parts):
+                    fillers = ["", "SHA1=" + "0" * 40 + ","]
+                for filler in fillers:
                     yield _filled(parts, filler) or filler
         case Regex(pattern, flags):
             yield from _regex_witnesses(pattern, flags)
@@ -407,9 +415,7 @@ def _random_text(node: Node, random: Random) -> str:
         case Char(value):
             return value.swapcase() if node.fold and random.random() < 0.3 else value  # noqa: S311
         case Dot() | Set():
-            from sigma2kql.expressions import in_set
-
-            chars = [c for c in "aZ09 _-/:.=\\\t'\"$(){}x" if isinstance(node, Dot) or in_set(node, c)]
+            chars = list(ANYTHING) if isinstance(node, Dot) else fitting(node, ANYTHING)
             return random.choice(chars) if chars else shortest(node)  # noqa: S311
         case Edge() | Switch():
             return ""

@@ -181,7 +181,7 @@ class _Search:
 
     def mask(self, leaf: Char | Dot | Set) -> int:
         if leaf not in self.masks:
-            bits = self.reversed.translate(_Bits(_accepts(leaf)))
+            bits = self.reversed.translate(_Bits(accepts(leaf)))
             self.masks[leaf] = int(bits, 2) if bits else 0
         return self.masks[leaf]
 
@@ -249,7 +249,8 @@ class _Bits(dict[int, str]):
         return bit
 
 
-def _accepts(leaf: Char | Dot | Set) -> Callable[[str], bool]:
+def accepts(leaf: Char | Dot | Set) -> Callable[[str], bool]:
+    """Whether a character fits a leaf of a pattern."""
     match leaf:
         case Char(value, fold):
             folded = _cases(value) if fold else {value}

@@ -115,23 +115,21 @@ def _rest(search: _Search, event: Mapping[str, Any], first: list[str], goals: li
 def keyword_text(row: Mapping[str, Any], event: Mapping[str, Any], table: Table, serve: Serve) -> dict[str, Any]:
     """The row with the event's text in the columns that keywords are searched in, as far as it is not there yet."""
     columns = serve.keywords or table.keywords
+    others = serve.others or table.others
+    trees = {column.reads[0] for column in others.columns} if others else set()  # hold the event's fields by name
     filled = dict(row)
-    stored = [c for c in columns if c.kind == "stored" and c.type == "string"]
     for value in event.values():
         text = _text(value)
-        if not text or any(text in _text(_read(filled, c)) for c in columns):
+        if not text or any(text in _text(_read(filled, column)) for column in columns):
             continue
-        if stored:
-            before = filled.get(stored[0].text) or ""
-            filled[stored[0].reads[0]] = f"{before}\n{text}" if before else text
+        names = [name for column in columns for name in column.reads if name in filled]
+        free = [name for name in names if filled[name] is None or filled[name] == ""]
+        name = next((n for n in names if n in trees), None) or next(iter(free), names[-1])
+        here = filled[name]
+        if name in trees and table.columns[name] == "dynamic":
+            filled[name] = {**(here or {}), "Data": value}
         else:
-            for column in columns[:1]:
-                name = column.reads[0]
-                here = filled.get(name)
-                if isinstance(here, dict) or here is None:
-                    filled[name] = {**(here or {}), "Data": value}
-                else:
-                    filled[name] = f"{here}{value}"
+            filled[name] = text if name in free else f"{_text(here)}\n{text}"
     return filled
 
 
@@ -234,6 +232,8 @@ class _Search:
             problem = "" if fits else f"`{name}` is always `{field.constant}` in {self.table.name}"
             return _Goal(name, 0, iter, [], problem)
         if field.values is not None:
+            if not empty and field.default is None and not _listed(field, _text(value)):
+                return _Goal(name, 0, iter, [], f"`{name}` never is {_text(value)[:80]!r} in {self.table.name}")
             where = _by_value(field, None if empty else _text(value))
             return _Goal(name, 5, lambda cells: self.satisfy(where, cells), [lambda view: view.holds(where)])
         if empty and field.transform == "registry_data" and self._names_value():
@@ -388,6 +388,10 @@ class _Search:
             return
         for here in self.satisfy(items[0], cells, wanted):
             yield from self._every(items[1:], here, wanted)
+
+
+def _listed(field: FieldMap, value: str) -> bool:
+    return any(text_holds(Text((name,) if name else ()), value) for name in field.values or ())
 
 
 def _by_value(field: FieldMap, value: str | None) -> Expr[Column]:
