@@ -46,7 +46,8 @@ class Options:
     name.
 
     `time`: name of the timestamp column in place of the table's own; `placeholders`: values of `%name%`; `prefilter`:
-    whether index prefilters are added; `union`: all tables that carry a rule, not the best; `strict`: a broader or narrower query is an error.
+    whether index prefilters are added; `union`: all tables that carry a rule, not the best; `strict`: a broader or
+    narrower query is an error.
     """
 
     target: str = "sentinel"
@@ -258,7 +259,9 @@ class Compiler:
         return mapped
 
     def where(self, rule: Rule) -> Expr[Field]:
-        """The rule's tree with placeholders replaced and filters added. Raises Sigma2KqlError for a placeholder without values."""
+        """The rule's tree with placeholders replaced and filters added. Raises Sigma2KqlError for a placeholder
+        without values.
+        """
         where = self._filled(rule.where)
         for one in self._filters(rule):
             where = And((where, self._filled(one.where)))

@@ -670,13 +670,16 @@ CATALOGUE: dict[str, Entry] = {
     "E401": Entry(
         "error",
         "no table carries this log source",
-        "No mapping file of the target serves the rule's product, category and service (and EventIDs, where a table depends on them).",
-        "Choose another target (`sigma2kql targets` shows what each serves), or write a mapping file for the table that you have.",
+        "No mapping file of the target serves the rule's product, category and service (and EventIDs, where a "
+        "table depends on them).",
+        "Choose another target (`sigma2kql targets` shows what each serves), or write a mapping file for the "
+        "table that you have.",
     ),
     "E402": Entry(
         "error",
         "a field has no column",
-        "The table holds nothing that the field could honestly be compared with; leaving the condition out would change the rule.",
+        "The table holds nothing that the field could honestly be compared with; leaving the condition out "
+        "would change the rule.",
         "Correct the field's name, choose a target whose table has it, or map it in a mapping file of your own.",
     ),
     "E403": Entry(
@@ -688,13 +691,15 @@ CATALOGUE: dict[str, Entry] = {
     "E404": Entry(
         "error",
         "fields cannot be compared with each other here",
-        "A field of the comparison stands in several columns or in another form, so that no comparison of columns means the same.",
+        "A field of the comparison stands in several columns or in another form, so that no comparison of "
+        "columns means the same.",
         "Map the field to one column in a mapping file of your own.",
     ),
     "E405": Entry(
         "error",
         "a placeholder has no values",
-        "`%name%` with the `expand` modifier stands for values of your environment; without them the rule means nothing.",
+        "`%name%` with the `expand` modifier stands for values of your environment; without them the rule means "
+        "nothing.",
         "Give the values in sigma2kql.yml under `placeholders:`.",
     ),
     "E406": Entry(
@@ -950,13 +955,15 @@ CATALOGUE: dict[str, Entry] = {
     "E751": Entry(
         "error",
         "a destination that rules cannot be deployed to",
-        "Tokens are sent over https to Microsoft's own addresses only; subscription, group and workspace have set forms.",
+        "Tokens are sent over https to Microsoft's own addresses only; subscription, group and workspace have "
+        "set forms.",
         "Check --subscription (a GUID), --resource-group, --workspace (its name) and --service.",
     ),
     "E752": Entry(
         "error",
         "signing in to Azure failed",
-        "The default chain of azure-identity (environment, workload and managed identity, Azure CLI ...) gave no token.",
+        "The default chain of azure-identity (environment, workload and managed identity, Azure CLI ...) gave "
+        "no token.",
         "Sign in with `az login`, or set the variables that azure-identity documents.",
     ),
     "E753": Entry(

@@ -32,7 +32,9 @@ def quoted(text: str) -> str:
 
 
 def lowered(text: str) -> str:
-    """As tolower() gives it: letter by letter, where Python writes a sigma at the end of a word, and a dotted I, otherwise."""
+    """As tolower() gives it: letter by letter, where Python writes a sigma at the end of a word, and a dotted I,
+    otherwise.
+    """
     if text.isascii():
         return text.lower()
     return "".join(low if len(low := char.lower()) == 1 else char for char in text)

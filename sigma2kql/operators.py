@@ -296,10 +296,11 @@ def _numeric(column: Column) -> str:
 def _cidr(column: Column, networks: Sequence[Cidr]) -> Piece:
     """Right for IPv4, IPv6 and IPv4-mapped addresses; null or false for everything else.
 
-    ipv6_is_match() takes both families in one call. Over several networks one call a family: the IPv4 function gives null on
-    IPv6 text and the reverse, `true or null` is true and the rest is guarded where a `not` stands above. Mapped addresses
-    (::ffff:a.b.c.d) are found through the IPv6 form of each IPv4 network, in hex, as a dotted one changes the prefix. To
-    the IPv6 functions plain IPv4 text is such an address as well: an IPv6 network that holds those (::/0) asks for a colon.
+    ipv6_is_match() takes both families in one call. Over several networks one call a family: the IPv4 function gives
+    null on IPv6 text and the reverse, `true or null` is true and the rest is guarded where a `not` stands above.
+    Mapped addresses (::ffff:a.b.c.d) are found through the IPv6 form of each IPv4 network, in hex, as a dotted one
+    changes the prefix. To the IPv6 functions plain IPv4 text is such an address as well: an IPv6 network that holds
+    those (::/0) asks for a colon.
     """
     subject = _string(column)
     v4 = tuple(dict.fromkeys(n.network for n in networks if n.version == 4))

@@ -1,15 +1,16 @@
-"""Events that come with a rule: in a file beside it, under its key `tests`, or as recorded attacks of a SigmaHQ checkout.
+"""Events that come with a rule: in a file beside it, under its key `tests`, or as recorded attacks of a SigmaHQ
+checkout.
 
-Place in the flow: between the event readers and `prove`. Invariant: every event stated gives a `Labelled` or an `Attack`, or a
-problem in words; nothing is taken for an event of another rule.
+Place in the flow: between the event readers and `prove`. Invariant: every event stated gives a `Labelled` or an
+`Attack`, or a problem in words; nothing is taken for an event of another rule.
 
 The form, in `<rule>.events.yml`, `.yaml` or `.json` and under `tests:`
 
     match: [{Image: 'C:\\x\\mimikatz.exe'}]      # Sigma's field names, raw Windows events, or rows of the table
     no_match: [{Image: 'C:\\x\\notepad.exe'}]
 
-A file for several rules has such a map for each, by the rule's id or title. `<rule>.events.ndjson` has one event a line:
-`{"expect": "match", "event": {...}, "rule": "<id or title, where the file has several>"}`.
+A file for several rules has such a map for each, by the rule's id or title. `<rule>.events.ndjson` has one event a
+line: `{"expect": "match", "event": {...}, "rule": "<id or title, where the file has several>"}`.
 """
 
 from __future__ import annotations

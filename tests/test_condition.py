@@ -7,7 +7,7 @@ import itertools
 import pytest
 from hypothesis import given, strategies as st
 
-from sigma2kql.condition import Fault, _well_formed, _parser, matching, parse, read_condition
+from sigma2kql.condition import Fault, _parser, _well_formed, matching, parse, read_condition
 from sigma2kql.errors import Source
 from sigma2kql.model import And, Field, Match, Not, Null, Or
 from sigma2kql.yamltree import compose

@@ -58,7 +58,9 @@ def lose_the_null_guard(patch: pytest.MonkeyPatch) -> None:
 def take_the_wrong_column(patch: pytest.MonkeyPatch) -> None:
     sound = mapping.find_field
     patch.setattr(
-        mapping, "find_field", lambda table, serve, name: sound(table, serve, "ParentImage" if name == "Image" else name)
+        mapping,
+        "find_field",
+        lambda table, serve, name: sound(table, serve, "ParentImage" if name == "Image" else name),
     )
 
 
