@@ -362,25 +362,17 @@ def _around(pattern: str, inner: Node, value: str) -> Iterator[Placing]:
     except RegexProblem:
         return
     items = tree.items if isinstance(tree, Sequence) else (tree,)
-    groups = [i for i, item in enumerate(items) if isinstance(item, Group) and _captures(pattern, items, i)]
-    if not groups:
+    for number, item in enumerate(items):
+        if not isinstance(item, Group):
+            continue
+        text = "".join([*map(shortest, items[:number]), value, *map(shortest, items[number + 1 :])])
+        if _extract(pattern, 1, text) != value:
+            continue
+        if cell is not None and cell[1] == "stored":
+            yield (((cell[0], "fragment", (text,)), text),)
+        else:
+            yield from invert(inner, text)
         return
-    before, after = (
-        "".join(map(shortest, items[: groups[0]])),
-        "".join(map(shortest, items[groups[0] + 1 :])),
-    )
-    text = f"{before}{value}{after}"
-    if cell is not None and cell[1] == "stored":
-        yield (((cell[0], "fragment", (text,)), text),)
-    else:
-        yield from invert(inner, text)
-
-
-def _captures(pattern: str, items: tuple[RegexNode, ...], index: int) -> bool:
-    """Whether a group of the sequence is the pattern's first that captures: the n-th group of either kind, in order."""
-    number = sum(isinstance(item, Group) for item in items[:index])
-    kinds = re.findall(r"(?<!\\)\((\?[:a-z-]*)?", re.sub(r"\[[^\]]*\]", "", pattern))
-    return number < len(kinds) and not kinds[number] and not any(not kind for kind in kinds[:number])
 
 
 def shortest(node: RegexNode) -> str:

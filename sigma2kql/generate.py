@@ -61,6 +61,7 @@ from sigma2kql.regex_syntax import (
 from sigma2kql.simplify import leaves
 
 KEYWORDS = "Message"  # the field that holds the text in which keywords are found
+BYSTANDER = "Computer"
 HASH = re.compile(r"=?[0-9A-Fa-f]{32}")  # a text that is a hash is seldom a part of anything
 WAYS = 400  # ways to hold or to fail that are looked at; a rule with more is sampled
 BASES = 4  # matching events whose near misses are looked at
@@ -95,9 +96,21 @@ def generate(where: Expr[Field], count: int = 24, seed: str = "0") -> list[Sampl
         pools[matches := evaluate(where, event)].setdefault(key, Sample(event, matches, how))
         if all(len(pool) >= count // 2 for pool in pools.values()) and sum(map(len, pools.values())) >= count:
             break
-    hits, misses = list(pools[True].values()), list(pools[False].values())
+    hits, misses = (_padded(list(pools[label].values()), where, count // 2) for label in (True, False))
     chosen = hits[: max(count // 2, count - len(misses))]
     return chosen + misses[: count - len(chosen)]
+
+
+def _padded(samples: list[Sample], where: Expr[Field], wanted: int) -> list[Sample]:
+    """The samples, where they are few again on other machines: a field that the rule does not test changes nothing."""
+    if BYSTANDER in {leaf.subject.name for leaf in leaves(where)} or any(l.subject.name is None for l in leaves(where)):
+        return samples
+    more = (
+        Sample({**sample.event, BYSTANDER: f"host-{number}"}, sample.matches, "bystander")
+        for number in range(wanted)
+        for sample in samples
+    )
+    return samples + list(islice(more, max(0, wanted - len(samples))))
 
 
 def _by_turns(kinds: Mapping[str, Mapping[str, Any]], random: Random) -> Iterator[tuple[str, dict[str, Any], str]]:

@@ -29,6 +29,7 @@ CHUNK = 40  # rules whose rows are loaded together
 GROUP = "_rule"  # the columns that tell rows apart
 NUMBER = "_row"
 GENERATED = "generated"
+SPARE = 2  # events made for each one wanted, as some cannot stand in the table
 ENGINE_LIMITS = ("E601", "E605", "E606")  # what the embedded engine does not know, or not in time; else KQL is at fault
 REDUCTIONS = 40  # queries spent on making a counterexample smaller
 
@@ -152,21 +153,26 @@ def with_generated(subject: Subject, count: int, seed: str) -> Subject:
     if subject.where is None:
         return subject
     meta = subject.compiled.document.meta
-    samples = generate(subject.where, count, f"{seed}:{meta.id or meta.title}")
+    samples = generate(subject.where, count * SPARE, f"{seed}:{meta.id or meta.title}")
     made = tuple(Labelled(sample.event, sample.matches, f"{GENERATED} ({sample.how})") for sample in samples)
     return replace(subject, events=subject.events + made)
 
 
-def cases(subject: Subject) -> tuple[list[Case], list[str]]:
-    """The rows of a rule's events, and of each event that cannot be one the reason."""
+def cases(subject: Subject, count: int = 0) -> tuple[list[Case], list[str]]:
+    """The rows of a rule's events, and of each event that cannot be one the reason; of generated ones `count` rows."""
     assert subject.table is not None and subject.serve is not None and subject.where is not None
     names = fields_of(subject.where)
     found: list[Case] = []
     notes: list[str] = []
+    wanted = {True: count // 2, False: count - count // 2}
     for one in subject.events:
+        generated = one.origin.startswith(GENERATED)
+        if generated and one.expected is not None and wanted[one.expected] <= 0:
+            continue
         made = _case(subject, one.event, one.expected, one.origin, names, notes)
         if made is not None:
             found.append(made)
+            wanted[made.expected] -= generated
     for number, attack in enumerate(subject.attacks):
         for event in attack.events:
             made = _case(subject, event, None, attack.origin, names, notes, number)
@@ -279,7 +285,7 @@ def _prove_chunk(subjects: Sequence[Subject], count: int, seed: str) -> list[Res
         assert subject.table is not None
         assert subject.compiled.query is not None
         with_events = with_generated(subject, count, seed) if count else subject
-        rows, notes = cases(with_events)
+        rows, notes = cases(with_events, count)
         name = subject.compiled.query.table
         by_table.setdefault(name, []).append((number, with_events, rows, notes))
         tables[name] = subject.table

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import ip_network
-from itertools import permutations
+from itertools import zip_longest
 from typing import Any, TypeAlias
 
 from sigma2kql.evaluate import MISSING, holds
@@ -219,7 +219,7 @@ class _Search:
         field = find_field(self.table, self.serve, name)
         if isinstance(field, str):
             return _Goal(
-                name, 0, iter, [], f"`{name}` has no column in {self.table.name}{': ' + field if field else ''}"
+                name, 0, _as_it_is, [], f"`{name}` has no column in {self.table.name}{': ' + field if field else ''}"
             )
         return self.on(name, field, value)
 
@@ -230,20 +230,20 @@ class _Search:
         if field.constant is not None:
             fits = not empty and _text(value).lower() == field.constant.lower()
             problem = "" if fits else f"`{name}` is always `{field.constant}` in {self.table.name}"
-            return _Goal(name, 0, iter, [], problem)
+            return _Goal(name, 0, _as_it_is, [], problem)
         if field.values is not None:
             if not empty and field.default is None and not _listed(field, _text(value)):
-                return _Goal(name, 0, iter, [], f"`{name}` never is {_text(value)[:80]!r} in {self.table.name}")
+                return _Goal(name, 0, _as_it_is, [], f"`{name}` never is {_text(value)[:80]!r} in {self.table.name}")
             where = _by_value(field, None if empty else _text(value))
             return _Goal(name, 5, lambda cells: self.satisfy(where, cells), [lambda view: view.holds(where)])
         if empty and field.transform == "registry_data" and self._names_value():
-            return _Goal(name, 0, iter, [], f"`{name}` is `(Empty)` where a registry value holds nothing")
+            return _Goal(name, 0, _as_it_is, [], f"`{name}` is `(Empty)` where a registry value holds nothing")
         if empty:
             return self._empty(name, field)
         if field.transform is not None:
             return self._transformed(name, field, value)
         if field.known and _text(value).lower() not in map(str.lower, field.known):
-            return _Goal(name, 0, iter, [], f"`{name}` never holds {_text(value)!r} in {self.table.name}")
+            return _Goal(name, 0, _as_it_is, [], f"`{name}` never holds {_text(value)!r} in {self.table.name}")
         return self._plain(name, field.columns, value)
 
     def _empty(self, name: str, field: FieldMap) -> _Goal:
@@ -308,7 +308,7 @@ class _Search:
         placed = TRANSFORMS[field.transform].shape(_text(value), field.columns, options)
         if not any(_text(part) for _, part in placed):
             problem = f"`{name}` cannot hold {_text(value)[:80]!r} in {self.table.name}"
-            return _Goal(name, 0, iter, [], problem)
+            return _Goal(name, 0, _as_it_is, [], problem)
 
         def ways(cells: Cells) -> Iterator[Cells]:
             yield from self._all(placed, cells)
@@ -345,7 +345,7 @@ class _Search:
             before.append(when)
         open_ = [(where, goal) for where, goal in branches if not goal.problem]
         if not open_:
-            return _Goal(name, 0, iter, [], branches[-1][1].problem)
+            return _Goal(name, 0, _as_it_is, [], branches[-1][1].problem)
 
         def ways(cells: Cells) -> Iterator[Cells]:
             for where, goal in open_:
@@ -388,6 +388,10 @@ class _Search:
             return
         for here in self.satisfy(items[0], cells, wanted):
             yield from self._every(items[1:], here, wanted)
+
+
+def _as_it_is(cells: Cells) -> Iterator[Cells]:
+    yield cells
 
 
 def _listed(field: FieldMap, value: str) -> bool:
@@ -503,7 +507,7 @@ class _View:
         return _joined(texts, kinds)
 
     def _tree(self, parts: list[tuple[Cell, Any]], whole: Any) -> Any:
-        tree: Any = dict(whole) if isinstance(whole, dict) else {}
+        tree: Any = dict(whole) if isinstance(whole, dict) else [] if isinstance(parts[0][0][2][0], int) else {}
         for cell, value in parts:
             here = tree
             for number, key in enumerate(cell[2]):
@@ -539,10 +543,15 @@ class _View:
 
 
 def _joined(texts: list[str], kinds: set[str]) -> str:
-    """Pieces of one text."""
-    if "pair" in kinds or len(texts) > 4:
-        return " ".join(texts)
-    return next("".join(order) for order in permutations(texts))
+    """Pieces of one text; lists of elements without names are laid over each other."""
+    lists = [_ELEMENT.findall(text) for text in texts]
+    if all("".join(element for element, _ in found) == text for found, text in zip(lists, texts, strict=True)):
+        rows = zip_longest(*lists, fillvalue=("", ""))
+        return "".join(max(row, key=lambda item: (len(item[1]), len(item[0])))[0] for row in rows)
+    return (" " if "pair" in kinds else "").join(texts)
+
+
+_ELEMENT = re.compile(r"(<\w+>([^<]*)</\w+>)")
 
 
 def _read(row: Mapping[str, Any], column: Column) -> Any:
