@@ -62,7 +62,8 @@ def _parts(query: Query, prefiltered: bool) -> list[tuple[list[str], Expr[Column
     late: list[tuple[list[str], Expr[Column] | None]] = []
     users: list[Expr[Column]] = []
     for conjunct in sorted(_conjuncts(query.where), key=cost):
-        uses = [leaf for leaf in leaves(conjunct) if leaf.subject.text in computed or _other(leaf) in computed]
+        found = leaves(conjunct) if computed else ()
+        uses = [leaf for leaf in found if leaf.subject.text in computed or _other(leaf) in computed]
         users += uses
         (late if uses else parts).append((_where(conjunct), conjunct))
     if extends:
@@ -81,6 +82,8 @@ def _other(leaf: Match[Column]) -> str:
 
 def _extended(query: Query) -> tuple[Query, list[tuple[Column, str]]]:
     """The query with such columns under a name of their own, and what to `extend`: (named column, its text)."""
+    if all(leaf.subject.kind == "stored" and not isinstance(leaf.test, SameAs) for leaf in leaves(query.where)):
+        return query, []
     uses: dict[Column, int] = {}
     for conjunct in _conjuncts(query.where):
         for column in _written(conjunct):

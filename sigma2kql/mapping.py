@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import is_
 from typing import Any
 
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean
@@ -164,6 +165,10 @@ def _elsewhere(problem: Diagnostic, rule: Rule, target: Target) -> str:
     return f"it has a column in {', '.join(dict.fromkeys(tables[:4]))}" if tables else ""
 
 
+_EMPTY = Text(())
+_ANYTHING = (PRESENT, _EMPTY)
+
+
 def find_field(table: Table, serve: Serve, name: str) -> FieldMap | str:
     """How a field stands in the rows of a serve, or the reason why it does not (empty where it is simply unknown)."""
     for fields, absent in ((serve.fields, serve.absent), (table.fields, table.absent)):
@@ -203,6 +208,7 @@ class _Mapper:
         self.name = table.builtin if builtin and table.builtin else table.name
         self.notes = Notes()
         self.maps: dict[str, FieldMap] = {}
+        self.direct: dict[str, Column] = {}  # most fields are a text column and no more: a text stays as it is
 
     def run(self, where: Expr[Field]) -> Mapped:
         self._resolve()
@@ -254,6 +260,8 @@ class _Mapper:
             found = find_field(self.table, self.serve, name)
             if isinstance(found, FieldMap):
                 self.maps[name] = found
+                if (column := _sole_text(found)) is not None:
+                    self.direct[name] = column
             else:
                 known = {*self.serve.fields, *self.table.fields, *(self.serve.elements or ())}
                 reason = f": {found}" if found else ""
@@ -302,6 +310,8 @@ class _Mapper:
         name = leaf.subject.name
         if name is None:
             return self._keyword(leaf)
+        if name in self.direct and isinstance(leaf.test, Text) and leaf.test.parts not in ((), (ANY,)):
+            return Match(self.direct[name], leaf.test, leaf.span)
         field = self.maps[name]
         if field.exactness != "exact":
             self.notes.lose(field.exactness, f"`{name}`: {field.why}", leaf.span, negated)
@@ -322,7 +332,9 @@ class _Mapper:
                 f"`{leaf.subject.name}` is always `{field.constant}` in {self.name}", leaf.span
             )
         test = self._test(leaf)
-        asks_emptiness = isinstance(test, Null | Exists) or test in (PRESENT, Text(()))
+        asks_emptiness = (
+            (len(test.parts) < 2 and test in _ANYTHING) if isinstance(test, Text) else isinstance(test, Null | Exists)
+        )
         if field.presence and asks_emptiness:
             return self._plain(Request(leaf, test, field.presence, {}, self.notes, negated))
         if field.empty and (changed := self._with_empty(leaf, test, field)) is not None:
@@ -360,7 +372,7 @@ class _Mapper:
         found = tuple(_typed(Match(column, request.test, request.match.span), self.notes) for column in request.columns)
         if len(found) == 1:
             return found[0]
-        empties = isinstance(request.test, Null) or request.test == Text(())
+        empties = isinstance(request.test, Null) or request.test == _EMPTY
         return And(found) if empties else Or(found)
 
     def _with_empty(self, leaf: Match[Field], test: Test[Column], field: FieldMap) -> Expr[Column] | None:
@@ -429,6 +441,16 @@ class _Mapper:
             test = Text((ANY, decimal_text(test.value), ANY))
         columns = self._keyword_columns()
         return Or(tuple(Match(column, _escaped(test, column), leaf.span) for column in columns))
+
+
+def _sole_text(field: FieldMap) -> Column | None:
+    """The stored text column that a field is, where nothing else is said of it."""
+    if len(field.columns) != 1 or field.columns[0].type != "string" or field.columns[0].kind != "stored":
+        return None
+    special = (
+        field.cases or field.transform or field.presence or field.empty or field.known or field.exactness != "exact"
+    )
+    return None if special or field.values is not None or field.constant is not None else field.columns[0]
 
 
 def _typed(leaf: Match[Column], notes: Notes) -> Expr[Column]:
@@ -508,12 +530,15 @@ def describe(field: FieldMap) -> str:
 
 def _settled(tree: Expr[Column], facts: dict[Column, frozenset[str]]) -> Expr[Column]:
     """The tree on rows where the facts hold, each conjunct also under the facts that the other conjuncts state."""
-    tree = simplify(assume(tree, facts)) if facts else tree
+    assumed = assume(tree, facts)
+    tree = tree if assumed is tree else simplify(assumed)
     own = _facts(tree)
     if not own:
         return tree
     known = {column: facts.get(column, texts) & texts for column, texts in own.items()}
-    return simplify(And(tuple(c if _facts(c) else assume(c, known) for c in _conjuncts(tree))))
+    conjuncts = _conjuncts(tree)
+    settled = tuple([c if _facts(c) else assume(c, known) for c in conjuncts])
+    return tree if all(map(is_, settled, conjuncts)) else simplify(And(settled))
 
 
 def _facts(rows: Expr[Column]) -> dict[Column, frozenset[str]]:
@@ -521,6 +546,8 @@ def _facts(rows: Expr[Column]) -> dict[Column, frozenset[str]]:
     facts: dict[Column, frozenset[str]] = {}
     for conjunct in _conjuncts(rows):
         items = conjunct.items if isinstance(conjunct, Or) else (conjunct,)
+        if not all(isinstance(item, Match) and isinstance(item.test, Text) and item.test.cased for item in items):
+            continue
         tests = [item for item in items if isinstance(item, Match) and isinstance(item.test, Text) and item.test.cased]
         texts = [literal(item.test) for item in tests]
         columns = {item.subject for item in tests}

@@ -22,7 +22,7 @@ from sigma2kql.operators import Atom, Listed
 # Over 128 values Kusto does not use the index (Microsoft Learn: "has_any operator").
 MOST = 128
 _RUN = re.compile(r"[A-Za-z0-9_]*[A-Za-z0-9][A-Za-z0-9_]*")
-_DELIMITER = re.compile(r"[ -/:-@\[-^`{-~]")
+_DELIMITERS = frozenset(" !\"#$%&'()*+,-./:;<=>?@[\\]^`{|}~")
 # Terms that stand in most rows of their column: true, but no help.
 _COMMON = frozenset(
     (
@@ -52,14 +52,11 @@ class _Gate:
 
     @property
     def cost(self) -> int:
-        return (
-            0
-            if self.free
-            else sum(
-                len(term) + 4 + 100 * ("_" in term) + 200 * (len(term) < 4) + 400 * (term.lower() in _COMMON)
-                for _, term in self.terms
-            )
-        )
+        return 0 if self.free else sum([_dearness(term) for _, term in self.terms])
+
+
+def _dearness(term: str) -> int:
+    return len(term) + 4 + 100 * ("_" in term) + 200 * (len(term) < 4) + 400 * (term.lower() in _COMMON)
 
 
 def prefilter(where: Expr[Column]) -> list[Atom | Listed] | None:
@@ -138,7 +135,7 @@ def _leaf(leaf: Match[Column]) -> _Gate | None:
 
 def _best(terms: Sequence[str]) -> str | None:
     """The shortest of the good ones: at least four characters and not common, else whatever is left."""
-    return min(terms, key=lambda term: (_Gate((("", term),)).cost, term), default=None)
+    return terms[0] if len(terms) == 1 else min(terms, key=lambda term: (_dearness(term), term), default=None)
 
 
 def _terms(parts: Sequence[Part], as_stored: bool) -> list[str]:
@@ -154,17 +151,18 @@ def _terms(parts: Sequence[Part], as_stored: bool) -> list[str]:
         before = parts[number - 1] if number else None
         after = parts[number + 1] if number + 1 < len(parts) else None
         for run in _RUN.finditer(part):
-            left = _closed(part[run.start() - 1]) if run.start() else _edge(before, number == 0, as_stored)
-            right = (
-                _closed(part[run.end()]) if run.end() < len(part) else _edge(after, number + 1 == len(parts), as_stored)
-            )
-            if left and right and run.end() - run.start() >= 3:
-                found.append(run.group())
+            start, end = run.span()
+            if end - start < 3:
+                continue
+            if (_closed(part[start - 1]) if start else _edge(before, number == 0, as_stored)) and (
+                _closed(part[end]) if end < len(part) else _edge(after, number + 1 == len(parts), as_stored)
+            ):
+                found.append(run[0])
     return found
 
 
 def _closed(char: str) -> bool:
-    return _DELIMITER.match(char) is not None
+    return char in _DELIMITERS
 
 
 def _edge(neighbour: Part | None, at_end: bool, as_stored: bool) -> bool:

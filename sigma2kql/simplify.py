@@ -7,6 +7,7 @@ does (two-valued logic); the order of what remains is the order of what came.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import is_
 from typing import TypeGuard, TypeVar, assert_never
 
 from sigma2kql.model import And, Expr, Match, Not, Or, Test, Text
@@ -70,18 +71,16 @@ def _flatten(
 
 def assume(expr: Expr[S], facts: Mapping[S, frozenset[str]]) -> Expr[S]:
     """The tree on rows where each of these subjects has one of these texts: a test that all (none) of them pass is
-    gone.
+    gone. The same object where nothing is.
     """
     if not facts:
         return expr
 
     def decide(leaf: Match[S]) -> Expr[S]:
-        known = facts.get(leaf.subject)
-        if known is None or not isinstance(leaf.test, Text) or len(leaf.test.parts) != 1:
+        if not _is_whole(leaf.test) or (known := facts.get(leaf.subject)) is None:
             return leaf
         text = leaf.test.parts[0]
-        if not isinstance(text, str):
-            return leaf
+        assert isinstance(text, str)
         same = [text == one if leaf.test.cased else text.lower() == one.lower() for one in known]
         return And(()) if all(same) else leaf if any(same) else Or(())
 
@@ -96,17 +95,24 @@ def assume(expr: Expr[S], facts: Mapping[S, frozenset[str]]) -> Expr[S]:
                     }
                     if known <= texts:
                         return And(())
-                return Or(tuple(choices(item) for item in items))
+                settled = tuple([choices(item) for item in items])
+                return tree if _same(settled, items) else Or(settled)
             case And(items):
-                return And(tuple(choices(item) for item in items))
+                settled = tuple([choices(item) for item in items])
+                return tree if _same(settled, items) else And(settled)
             case Not(item):
-                return Not(choices(item))
+                inner = choices(item)
+                return tree if inner is item else Not(inner)
             case Match():
                 return decide(tree)
             case _:
                 assert_never(tree)
 
     return choices(expr)
+
+
+def _same(new: tuple[Expr[S], ...], old: tuple[Expr[S], ...]) -> bool:
+    return all(map(is_, new, old))
 
 
 def _is_whole(test: Test[S]) -> TypeGuard[Text]:
@@ -119,13 +125,13 @@ def leaves(expr: Expr[S]) -> list[Match[S]]:
     found: list[Match[S]] = []
     stack: list[Expr[S]] = [expr]
     while stack:
-        match stack.pop():
-            case Match() as leaf:
-                found.append(leaf)
-            case Not(item):
-                stack.append(item)
-            case And(items) | Or(items):
-                stack.extend(reversed(items))
+        one = stack.pop()
+        if isinstance(one, Match):
+            found.append(one)
+        elif isinstance(one, Not):
+            stack.append(one.item)
+        else:
+            stack += one.items[::-1]
     return found
 
 

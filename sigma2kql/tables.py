@@ -63,7 +63,18 @@ _FILE_KEYS = (
     "table", "target", "builtin", "time", "columns", "serves", "fields", "others", "absent", "keywords", "extends",
     "custom", "notes",
 )  # fmt: skip
-_SERVE_KEYS = ("logsource", "where", "event_ids", "fields", "absent", "others", "elements", "keywords", "exactness", "why")
+_SERVE_KEYS = (
+    "logsource",
+    "where",
+    "event_ids",
+    "fields",
+    "absent",
+    "others",
+    "elements",
+    "keywords",
+    "exactness",
+    "why",
+)
 _CASTS = {
     "int": "toint",
     "long": "tolong",
@@ -552,6 +563,8 @@ def _index(target: str) -> dict[str, Any]:
     return index if sizes == {name: entry["size"] for name, entry in index.items()} else build_index(target)
 
 
+@cache
+@cache
 def _shipped_entries(target: str) -> dict[str, Entry]:
     folder = mappings_folder() / target
     return {
@@ -574,6 +587,8 @@ def _settings(target: str) -> dict[str, Any]:
     return cast(dict[str, Any], plain(document.root))
 
 
+@cache
+@cache
 def carriers(logsource: LogSource, other_than: str) -> list[tuple[str, Entry]]:
     """The shipped tables of other targets whose log source covers this one: (target, table), from the indexes alone."""
     return [
@@ -597,6 +612,8 @@ def carries_field(entry: Entry, logsource: LogSource, name: str) -> bool:
     return False
 
 
+@cache
+@cache
 def target_names() -> list[str]:
     """The shipped targets."""
     return sorted(path.parent.name for path in mappings_folder().glob("*/target.yml"))
@@ -680,9 +697,11 @@ def _user_tables(folders: Sequence[Path], target: str) -> list[Table]:
 def named_columns(where: Expr[Column]) -> Mapping[str, KqlType]:
     """The stored columns that a tree reads (type `dynamic` or text for those reached inside)."""
     found: dict[str, KqlType] = {}
+    seen: set[int] = set()
     for leaf in leaves(where):
-        subjects = [leaf.subject] + ([leaf.test.other] if isinstance(leaf.test, SameAs) else [])
-        for column in subjects:
-            for name in column.reads:
-                found.setdefault(name, column.type if column.kind == "stored" else "dynamic")
+        for column in (leaf.subject, leaf.test.other) if isinstance(leaf.test, SameAs) else (leaf.subject,):
+            if id(column) not in seen:
+                seen.add(id(column))
+                for name in column.reads:
+                    found.setdefault(name, column.type if column.kind == "stored" else "dynamic")
     return found

@@ -271,6 +271,8 @@ def _too_large(source: Source, max_size: int) -> Diagnostic | None:
 
 def _too_deep(source: Source) -> Diagnostic | None:
     """Refuse what would exhaust the composer's stack: libyaml dies of 50,000 `[`. Its events need no stack."""
+    if len(source.text) <= MAX_UNCHECKED:
+        return None
     count = source.text.count  # each level of nesting needs one of these, and counting is fast
     if count("[") + count("{") + count("-") + count(":") + count("?") <= MAX_UNCHECKED:
         return None
