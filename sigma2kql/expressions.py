@@ -1,7 +1,8 @@
 """The scalar KQL of computed columns, read just far enough to compute it on a row and to say what a row must hold.
 
-Place in the flow: under `shape`, never beside the emitter. Invariant: `compute` gives what Kusto gives for the functions it
-knows, or raises `UnknownExpression`; `invert` gives guesses, which whoever places them checks with `compute`.
+Place in the flow: under `shape`, never beside the emitter. Invariant: `compute` gives what Kusto gives for the
+functions it knows, or raises `UnknownExpression`; `invert` gives guesses, which whoever places them checks with
+`compute`.
 """
 
 from __future__ import annotations

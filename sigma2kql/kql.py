@@ -318,7 +318,9 @@ def _list_lines(head: str, values: list[str], tail: str, indent: str) -> list[st
 
 
 def output_columns(done: Compiled) -> dict[str, str] | None:
-    """The columns that a query of ours returns, name -> type: the table's own and those it computes; None where unknown."""
+    """The columns that a query of ours returns, name -> type: the table's own and those it computes; None where
+    unknown.
+    """
     if done.query is None:
         return dict(done.columns) if done.columns else None
     extends = _extended(done.query)[1]

@@ -13,8 +13,7 @@ from operator import is_
 from typing import Any
 
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean
-from sigma2kql.literals import quoted
-from sigma2kql.literals import decimal_text
+from sigma2kql.literals import decimal_text, quoted
 from sigma2kql.model import (
     ANY,
     ONE,

@@ -5,8 +5,8 @@ Place in the flow: beside emission. Invariant: the test given holds on every row
 putting it in front changes no result. Proof of each step: Microsoft Learn, "String operators" (a term is a maximal
 run of letters and digits; `has` finds whole terms); a run in a literal is a whole term of every text that contains
 the literal when printable ASCII characters that are no letters or digits (and no underscore, which readings differ
-on) stand on both its sides inside the literal, or when it ends where the text does. A run with underscores in it is tested as a whole, which holds
-whether an underscore divides terms or not.
+on) stand on both its sides inside the literal, or when it ends where the text does. A run with underscores in it is
+tested as a whole, which holds whether an underscore divides terms or not.
 """
 
 from __future__ import annotations

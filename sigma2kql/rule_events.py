@@ -84,7 +84,7 @@ def _from_file(file: Path, meta: Metadata, several: bool, events: list[Labelled]
             if "rule" in data and data["rule"] not in names:
                 continue
             expect, event = data.get("expect"), data.get("event")
-            if expect not in LABELS or not isinstance(event, Mapping):
+            if not isinstance(expect, str) or expect not in LABELS or not isinstance(event, Mapping):
                 problems.append(f'{file}:{number}: a line is {{"expect": "match" or "no_match", "event": {{...}}}}')
             else:
                 events.append(Labelled(event, LABELS[expect], f"{file}:{number}"))

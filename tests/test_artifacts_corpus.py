@@ -31,7 +31,15 @@ WITHOUT_ENTITIES = {  # tables none of whose columns names an entity -> why
     "Corelight_v2_x509_CL": "certificates, by their numbers",
 }
 # techniques of ATT&CK that Azure-Sentinel's table does not have
-UNKNOWN = {"attack.t1649", "attack.t1615", "attack.t1620", "attack.t1621", "attack.t1653", "attack.t1622", "attack.t1619"}
+UNKNOWN = {
+    "attack.t1649",
+    "attack.t1615",
+    "attack.t1620",
+    "attack.t1621",
+    "attack.t1653",
+    "attack.t1622",
+    "attack.t1619",
+}
 
 
 @dataclass(frozen=True)
@@ -143,7 +151,7 @@ def test_what_a_file_lacks_its_rule_lacks(
 
 
 def test_techniques_have_a_tactic_of_theirs(delivered: Mapping[str, Delivered], shared: Path) -> None:
-    """Azure-Sentinel's own check, over every format that states ATT&CK; and what only v19 has carries its v16 tactic."""
+    """Azure-Sentinel's own check, over each format that states ATT&CK; what only v19 has carries its v16 tactic."""
     failures = []
     for form in ("sentinel-yaml", "hunting-yaml", "arm", "xdr-json"):
         for name, text in delivered[form].files.items():

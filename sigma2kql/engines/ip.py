@@ -73,7 +73,7 @@ def register() -> None:
     """Teach duckdb-kql these names (a table of its own, one row per function; adding a row twice changes nothing)."""
     from duckdb_kql.translate.functions import SCALAR_FUNCTIONS, FunctionSpec
 
-    class IpFunction(FunctionSpec):  # type: ignore[misc]
+    class IpFunction(FunctionSpec):
         """A row that renders its SQL by the shape of its arguments."""
 
         def render(self, args: list[str]) -> str:
