@@ -336,7 +336,7 @@ def witnesses(test: Test[Field], random: Random, event: Mapping[str, Any]) -> It
     match test:
         case Text(parts):
             if parts:
-                fillers = [random.choice(("C:\\zq", "zq", "x y")), "", "x", "1"]  # noqa: S311
+                fillers = [random.choice(("C:\\zq", "zq", "x y")), "", "x", "1"]
                 if any(isinstance(part, str) and HASH.search(part) for part in parts):
                     fillers = ["", "SHA1=" + "0" * 40 + ","]
                 for filler in fillers:
@@ -426,19 +426,19 @@ def _regex_witnesses(pattern: str, flags: str) -> tuple[str, ...]:
 def _random_text(node: Node, random: Random) -> str:
     match node:
         case Char(value):
-            return value.swapcase() if node.fold and random.random() < 0.3 else value  # noqa: S311
+            return value.swapcase() if node.fold and random.random() < 0.3 else value
         case Dot() | Set():
             chars = list(ANYTHING) if isinstance(node, Dot) else fitting(node, ANYTHING)
-            return random.choice(chars) if chars else shortest(node)  # noqa: S311
+            return random.choice(chars) if chars else shortest(node)
         case Edge() | Switch():
             return ""
         case Sequence(items):
             return "".join(_random_text(item, random) for item in items)
         case Choice(items):
-            return _random_text(random.choice(items), random)  # noqa: S311
+            return _random_text(random.choice(items), random)
         case Repeat(item, low, high):
             most = low + 2 if high is None else min(high, low + 2)
-            return "".join(_random_text(item, random) for _ in range(random.randint(low, most)))  # noqa: S311
+            return "".join(_random_text(item, random) for _ in range(random.randint(low, most)))
         case Group(item):
             return _random_text(item, random)
         case _:

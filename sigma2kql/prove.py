@@ -19,9 +19,9 @@ from sigma2kql.errors import Sigma2KqlError
 from sigma2kql.evaluate import Trace, evaluate, trace
 from sigma2kql.event_forms import EventForm, recognise, sigma_fields
 from sigma2kql.generate import generate
-from sigma2kql.rule_events import Attack, Labelled
 from sigma2kql.mapping import find_field
 from sigma2kql.model import And, Column, Compiled, Expr, Field, KqlType, Match, Not, Or, Query, SameAs, Serve, Table
+from sigma2kql.rule_events import Attack, Labelled
 from sigma2kql.shape import keyword_text, raw_row, read_column, shape
 from sigma2kql.simplify import leaves
 
@@ -208,10 +208,10 @@ def _case(
     shaped = shape(fields, table, serve, names)
     if shaped.problems:
         notes.append(f"{origin}: {'; '.join(shaped.problems)}")
-        if attack is None and origin.startswith(GENERATED):
+        if origin.startswith(GENERATED) or (shaped.foreign and expected is not True):
             return None
-    row = shaped.row
-    if None in fields_of(where, keywords=True):
+    row: Mapping[str, Any] = {} if shaped.foreign else shaped.row
+    if row and None in fields_of(where, keywords=True):
         row = keyword_text(row, fields, table, serve)
     return Case(fields, label, origin, row, attack)
 
@@ -357,8 +357,9 @@ def _skipped(subject: Subject) -> Result | None:
 
 
 def _run(subject: Subject, rows: list[Case], notes: list[str], bench: _Bench, number: int) -> Result:
-    notes = [*subject.problems, *notes]
     told = tuple(dict.fromkeys(notes))
+    if subject.problems:
+        return outcome(subject, "failed", "; ".join(subject.problems), set_aside=len(notes), notes=told)
     if not rows:
         reason = f"no event can stand in the table: {notes[0]}" if notes else "no events"
         return outcome(subject, "skipped", reason, set_aside=len(notes), notes=told)
@@ -439,7 +440,7 @@ def _reduced(subject: Subject, case: Case, bench: _Bench) -> Case:
             continue
         notes: list[str] = []
         smaller = _case(subject, event, case.expected, case.origin, names, notes)
-        if smaller is None or notes:
+        if smaller is None or notes or smaller.expected != case.expected:
             continue
         left -= 1
         try:

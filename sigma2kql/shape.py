@@ -1,10 +1,11 @@
 """An event in Sigma's field names becomes the row that real telemetry holds for it: the mapping, backwards.
 
-Place in the flow: between events and the engines. Invariant: what a row says of each field is what the event says of it,
-read back through the mapping; whatever cannot be said so is a problem with the field's name, never dropped.
+Place in the flow: between events and the engines. Invariant: what a row says of each field is what the event says of
+it, read back through the mapping; whatever cannot be said so is a problem with the field's name, never dropped.
 
-A row is found by search: every field offers ways to stand in the table (columns of `any`, predicates of `values`, cases),
-the log source's own predicate offers ways to hold, and the first combination without a contradiction is taken.
+A row is found by search: every field offers ways to stand in the table (columns of `any`, predicates of `values`,
+cases), the log source's own predicate offers ways to hold, and the first combination without a contradiction is
+taken.
 """
 
 from __future__ import annotations
@@ -59,23 +60,28 @@ Cells: TypeAlias = Mapping[Cell, Any]  # None: must stay empty
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
-    """A row by column name, with every column of the table, and what of the event it cannot say."""
+    """A row by column name, with every column of the table, and what of the event it cannot say.
+
+    `foreign`: the event says itself that it is of another log source (its EventID, Channel or Provider_Name).
+    """
 
     row: Mapping[str, Any]
     problems: tuple[str, ...] = ()
+    foreign: bool = False
 
 
 def shape(event: Mapping[str, Any], table: Table, serve: Serve, fields: Iterable[str] = ()) -> Shaped:
     """The row of `table`, among those of the log source `serve`, that holds the event.
 
-    `event` is keyed by Sigma's field names. `fields` are those that must be right, also where they are missing or empty (the
-    fields of a rule); all others of the event are added as far as the table has room for them.
+    `event` is keyed by Sigma's field names. `fields` are those that must be right, also where they are missing or
+    empty (the fields of a rule); all others of the event are added as far as the table has room for them.
     """
     first = list(dict.fromkeys(fields))
     search = _Search(table, serve, event)
     goals = [search.goal(name, event.get(name)) for name in first]
     goals += [g for name in IDENTITY if name not in first and (g := search.identity(name)) is not None]
     problems = [goal.problem for goal in goals if goal.problem]
+    stuck = [goal.name for goal in goals if goal.problem]
     goals = sorted((g for g in goals if not g.problem), key=lambda g: g.rank)
     rows = _Goal("", 9, lambda cells: search.satisfy(serve.where, cells), [lambda view: view.holds(serve.where)])
     cells: Cells | None = None
@@ -84,8 +90,9 @@ def shape(event: Mapping[str, Any], table: Table, serve: Serve, fields: Iterable
         cells = next(search.solve([*goals, rows], {}), None)
         if cells is not None or not goals:
             break
-        stuck = goals.pop(min(search.deepest, len(goals) - 1))
-        problems.append(f"`{stuck.name}` cannot hold this value beside the others in {table.name}")
+        lost = goals.pop(min(search.deepest, len(goals) - 1))
+        stuck.append(lost.name)
+        problems.append(f"`{lost.name}` cannot hold this value beside the others in {table.name}")
     if cells is None:
         problems.append(f"no row of {table.name} satisfies the predicate of the log source")
         cells = {}
@@ -93,7 +100,8 @@ def shape(event: Mapping[str, Any], table: Table, serve: Serve, fields: Iterable
     row = _View(table, cells).row
     if not row.get(table.time):
         row[table.time] = _when(event)
-    return Shaped(row, tuple(problems))
+    foreign = any(name in IDENTITY and event.get(name) not in (None, "") for name in stuck)
+    return Shaped(row, tuple(problems), foreign)
 
 
 def _rest(search: _Search, event: Mapping[str, Any], first: list[str], goals: list[_Goal], cells: Cells) -> Cells:
@@ -425,7 +433,7 @@ def _witnesses(test: Test[Column], wanted: bool) -> list[Any]:
                 p if isinstance(p, str) else "" if p is Wildcard.ANY else p.chars[0] if isinstance(p, OneOf) else "x"
                 for p in parts
             )
-            return ["".join(filled)]  # type: ignore[arg-type]
+            return ["".join(filled)]
         case Number(op, value):
             return [{"==": value, "<=": value, ">=": value, "<": value - 1, ">": value + 1}[op]]
         case Bool(value):

@@ -196,7 +196,8 @@ def _shape_translate(value: str, columns: tuple[Column, ...], options: Mapping[s
     for name, text in options.items():
         if str(name).lower() == value.lower():
             return [(columns[0], text[0] if isinstance(text, list) else text)]
-    return [(columns[0], value)]
+    texts = {str(t).lower() for text in options.values() for t in (text if isinstance(text, list) else [text])}
+    return [] if value.lower() in texts else [(columns[0], value)]  # the table's own word is no word of the event
 
 
 def _prefix(request: Request) -> Expr[Column]:
@@ -598,6 +599,8 @@ def _shape_registry_data(
     if options.get("form") != "xdr":  # a bare number may be either the text of a number or the number
         return [] if value.isdigit() else [(columns[0], value)]
     numbers = _registry_numbers(value)
+    if numbers is None and re.search(r"(?i)[dq]word \(", value):
+        return []
     kind = "String" if not numbers else "Dword" if value.lower().startswith("dword") else "QWord"
     data = numbers[0] if numbers else value
     if value.lower() in ("(empty)", "binary data"):
