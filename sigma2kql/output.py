@@ -33,11 +33,12 @@ def kind(document: Document) -> str:
 def as_kql(done: Compiled, header: bool = True) -> str:
     """The query, under two comment lines that say which rule it is."""
     assert done.kql is not None
+    query = done.kql.rstrip("\r\n")
     if not header:
-        return done.kql
+        return query
     meta, origin = done.document.meta, done.document.origin
     second = ", ".join(part for part in (meta.id, meta.level, origin.source.path) if part)
-    return f"// {printable(meta.title)}\n// {printable(second)}\n{done.kql}"
+    return f"// {printable(meta.title)}\n// {printable(second)}\n{query}"
 
 
 def as_record(done: Compiled) -> dict[str, Any]:

@@ -111,7 +111,8 @@ def _folder(ready: Sequence[_Ready], form: str, root: Path) -> None:
     folder = Folder(root)
     taken: dict[PurePath, set[str]] = {}
     for r in ready:
-        place = folder.folder_of(r.one)
+        # a Terraform module is one folder: files below it would not be read
+        place = PurePath() if form == "terraform" else folder.folder_of(r.one)
         name = file_name(r.done.document.meta.title, r.prepared.artifact.id, form, taken.setdefault(place, set()))
         folder.put(root / place / name, write([r.prepared.artifact], form, r.settings))
     if ready:
