@@ -81,13 +81,23 @@ class Sample:
     how: str
 
 
+class Choices(Random):
+    """Choices that repeat with their seed, and what stands for "any text"."""
+
+    fillers: tuple[str, ...] = ("C:\\zq", "zq", "x y")
+
+
 Asked: TypeAlias = tuple[Match[Field], bool]  # a test, and whether it must pass
 Way: TypeAlias = tuple[Asked, ...]
 
 
-def generate(where: Expr[Field], count: int = 24, seed: str = "0") -> list[Sample]:
-    """`count` different events where the rule has so many, half of them matches where there are enough of both."""
-    random = Random(seed)  # noqa: S311 - chosen to repeat
+def generate(where: Expr[Field], count: int = 24, seed: str = "0", unix: bool = False) -> list[Sample]:
+    """`count` different events where the rule has so many, half of them matches where there are enough of both.
+
+    `unix`: any text before what a rule asks for is a path of Linux or macOS.
+    """
+    random = Choices(seed)
+    random.fillers = ("/zq", "/usr/zq", "/x y") if unix else random.fillers
     kinds: dict[str, dict[str, dict[str, Any]]] = {}
     for event, how in _candidates(where, random, count * 2):
         kinds.setdefault(how, {}).setdefault(repr(sorted(event.items(), key=lambda item: item[0])), event)
@@ -113,7 +123,7 @@ def _padded(samples: list[Sample], where: Expr[Field], wanted: int) -> list[Samp
     return samples + list(islice(more, max(0, wanted - len(samples))))
 
 
-def _by_turns(kinds: Mapping[str, Mapping[str, Any]], random: Random) -> Iterator[tuple[str, dict[str, Any], str]]:
+def _by_turns(kinds: Mapping[str, Mapping[str, Any]], random: Choices) -> Iterator[tuple[str, dict[str, Any], str]]:
     """The first event of every kind, then the second of every kind; within a kind in random order."""
     queues = []
     for how, found in kinds.items():
@@ -127,7 +137,7 @@ def _by_turns(kinds: Mapping[str, Mapping[str, Any]], random: Random) -> Iterato
         queues = [(how, rest) for how, rest in queues if rest]
 
 
-def _candidates(where: Expr[Field], random: Random, most: int) -> Iterator[tuple[dict[str, Any], str]]:
+def _candidates(where: Expr[Field], random: Choices, most: int) -> Iterator[tuple[dict[str, Any], str]]:
     """Events of every kind, not labelled yet."""
     bases: list[tuple[dict[str, Any], Way]] = []
     for number, way in enumerate(_sampled(_ways(where, True), random, most)):
@@ -151,7 +161,7 @@ def _candidates(where: Expr[Field], random: Random, most: int) -> Iterator[tuple
                 yield changed, "tripped"
 
 
-def _tripped(where: Expr[Field], event: dict[str, Any], random: Random) -> Iterator[dict[str, Any]]:
+def _tripped(where: Expr[Field], event: dict[str, Any], random: Choices) -> Iterator[dict[str, Any]]:
     """The event with each test of the rule made to pass on top of what it holds (so each filter is tripped)."""
     tests = leaves(where)
     for leaf in tests if len(tests) <= TRIPPED else random.sample(tests, TRIPPED):
@@ -165,7 +175,7 @@ def _tripped(where: Expr[Field], event: dict[str, Any], random: Random) -> Itera
 # Ways to hold and ways to fail
 
 
-def _sampled(ways: list[Way], random: Random, most: int) -> list[Way]:
+def _sampled(ways: list[Way], random: Choices, most: int) -> list[Way]:
     return ways if len(ways) <= most else [ways[0], *random.sample(ways[1:], most - 1)]
 
 
@@ -211,7 +221,7 @@ def _crossed(each: list[list[Way]]) -> list[Way]:
     return found
 
 
-def _build(way: Way, random: Random) -> dict[str, Any]:
+def _build(way: Way, random: Choices) -> dict[str, Any]:
     """An event in which the tests of a way pass and fail as asked, as far as values for that are found."""
     event: dict[str, Any] = {}
     by_field: dict[str, list[tuple[Test[Field], bool]]] = {}
@@ -235,7 +245,7 @@ def _build(way: Way, random: Random) -> dict[str, Any]:
 # A value for the tests of one field
 
 
-def _value(tests: list[tuple[Test[Field], bool]], random: Random, event: Mapping[str, Any]) -> Any:
+def _value(tests: list[tuple[Test[Field], bool]], random: Choices, event: Mapping[str, Any]) -> Any:
     """A value on which the tests come out as asked, the closest found otherwise; None: the field is better missing."""
     positive = [test for test, wanted in tests if wanted]
     emptiness = [wanted for test, wanted in tests if isinstance(test, Null) or test == Text(())]
@@ -265,7 +275,7 @@ def _passes(test: Test[Field], value: Any, event: Mapping[str, Any]) -> bool:
     return holds(Match(_HERE, test), lambda field: value if field is _HERE else event.get(field.name or ""))
 
 
-def _proposals(tests: list[Test[Field]], random: Random, event: Mapping[str, Any]) -> Iterator[Any]:
+def _proposals(tests: list[Test[Field]], random: Choices, event: Mapping[str, Any]) -> Iterator[Any]:
     """Values that may pass all of these tests."""
     own = [list(islice(witnesses(test, random, event), 6)) for test in tests]
     texts = [test for test in tests if isinstance(test, Text)]
@@ -331,12 +341,12 @@ def _filled(parts: Iterable[Part], filler: str) -> str:
     return "".join(out)
 
 
-def witnesses(test: Test[Field], random: Random, event: Mapping[str, Any]) -> Iterator[Any]:
+def witnesses(test: Test[Field], random: Choices, event: Mapping[str, Any]) -> Iterator[Any]:
     """Values that pass one test, plain ones first. Nothing is given where the field must be missing."""
     match test:
         case Text(parts):
             if parts:
-                fillers = [random.choice(("C:\\zq", "zq", "x y")), "", "x", "1"]
+                fillers = [random.choice(random.fillers), "", "x", "1"]
                 if any(isinstance(part, str) and HASH.search(part) for part in parts):
                     fillers = ["", "SHA1=" + "0" * 40 + ","]
                 for filler in fillers:
@@ -449,7 +459,7 @@ def _random_text(node: Node, random: Random) -> str:
 # Near misses
 
 
-def variations(test: Test[Any], value: Any, random: Random) -> Iterator[tuple[Any, str]]:
+def variations(test: Test[Any], value: Any, random: Choices) -> Iterator[tuple[Any, str]]:
     """Changed values for a field, with the kind of change. `value` is what the matching event holds."""
     yield None, "missing"
     yield "", "empty"
@@ -487,7 +497,7 @@ def variations(test: Test[Any], value: Any, random: Random) -> Iterator[tuple[An
             assert_never(test)
 
 
-def _text_variations(test: Text, value: Any, random: Random) -> Iterator[tuple[Any, str]]:
+def _text_variations(test: Text, value: Any, random: Choices) -> Iterator[tuple[Any, str]]:
     text = str(value) if value is not None else _filled(test.parts, "")
     if not test.parts:
         yield "zq", "present"
@@ -511,7 +521,7 @@ def _text_variations(test: Text, value: Any, random: Random) -> Iterator[tuple[A
         yield changed, "edge"
 
 
-def _flipped(text: str, part: str, random: Random) -> str:
+def _flipped(text: str, part: str, random: Choices) -> str:
     """The text with one character of a literal exchanged."""
     at = text.lower().find(part.lower())
     if at < 0 or not part:

@@ -20,7 +20,22 @@ from sigma2kql.evaluate import Trace, evaluate, trace
 from sigma2kql.event_forms import EventForm, recognise, sigma_fields
 from sigma2kql.generate import generate
 from sigma2kql.mapping import find_field
-from sigma2kql.model import And, Column, Compiled, Expr, Field, KqlType, Match, Not, Or, Query, SameAs, Serve, Table
+from sigma2kql.model import (
+    And,
+    Column,
+    Compiled,
+    Expr,
+    Field,
+    KqlType,
+    Match,
+    Not,
+    Or,
+    Query,
+    Rule,
+    SameAs,
+    Serve,
+    Table,
+)
 from sigma2kql.rule_events import Attack, Labelled
 from sigma2kql.shape import keyword_text, raw_row, read_column, shape
 from sigma2kql.simplify import leaves
@@ -30,6 +45,7 @@ GROUP = "_rule"  # the columns that tell rows apart
 NUMBER = "_row"
 GENERATED = "generated"
 SPARE = 2  # events made for each one wanted, as some cannot stand in the table
+PATHS = ("Image", "TargetFilename")  # that tell the platform of a row
 ENGINE_LIMITS = ("E601", "E605", "E606")  # what the embedded engine does not know, or not in time; else KQL is at fault
 REDUCTIONS = 40  # queries spent on making a counterexample smaller
 
@@ -153,9 +169,14 @@ def with_generated(subject: Subject, count: int, seed: str) -> Subject:
     if subject.where is None:
         return subject
     meta = subject.compiled.document.meta
-    samples = generate(subject.where, count * SPARE, f"{seed}:{meta.id or meta.title}")
+    samples = generate(subject.where, count * SPARE, f"{seed}:{meta.id or meta.title}", _is_unix(subject))
     made = tuple(Labelled(sample.event, sample.matches, f"{GENERATED} ({sample.how})") for sample in samples)
     return replace(subject, events=subject.events + made)
+
+
+def _is_unix(subject: Subject) -> bool:
+    document = subject.compiled.document
+    return isinstance(document, Rule) and document.logsource.product in ("linux", "macos")
 
 
 def cases(subject: Subject, count: int = 0) -> tuple[list[Case], list[str]]:
@@ -203,7 +224,12 @@ def _case(
     fields = sigma_fields(event)
     if expected is not None and origin.startswith(GENERATED):
         fields = completed(fields, table, serve, names)
+        if _is_unix(subject):
+            fields.update({name: "/usr/zq" for name in PATHS if name in names and not fields.get(name)})
         expected = evaluate(where, fields)
+        if synonym := _synonym(where, fields, expected, table, serve, names):
+            notes.append(f"{origin}: {synonym}")
+            return None
     label = evaluate(where, fields) if expected is None else expected
     shaped = shape(fields, table, serve, names)
     if shaped.problems:
@@ -230,6 +256,21 @@ def completed(event: Mapping[str, Any], table: Table, serve: Serve, names: Seque
         elif found.transform == "registry_data":
             full[name] = "zq"
     return full
+
+
+def _synonym(
+    where: Expr[Field], event: Mapping[str, Any], label: bool, table: Table, serve: Serve, names: Sequence[str]
+) -> str:
+    """Why the row cannot say which of two values the event holds, where the rule tells them apart."""
+    for name in names:
+        found = find_field(table, serve, name)
+        if isinstance(found, str) or not found.values or event.get(name) in (None, ""):
+            continue
+        own = next((p for v, p in found.values.items() if v.lower() == str(event[name]).lower()), None)
+        for value, predicate in found.values.items():
+            if predicate == own and evaluate(where, {**event, name: value}) != label:
+                return f"{table.name} does not tell `{name}` {event[name]!r} from {value!r}"
+    return ""
 
 
 def fields_of(where: Expr[Field], keywords: bool = False) -> list[Any]:

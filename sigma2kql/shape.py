@@ -278,7 +278,7 @@ class _Search:
 
         def check(view: _View) -> bool:
             found = [view.read(column) for column in columns]
-            return any(_same(v, value) for v in found)
+            return any(_same(v, value) or _same_hex(v, value) for v in found)
 
         return _Goal(name, 1 if columns[0].kind != "computed" else 3, ways, [check])
 
@@ -622,6 +622,10 @@ def _text(value: Any) -> str:
 
 def _same(left: Any, right: Any) -> bool:
     return left is not MISSING and _text(left) == _text(right)
+
+
+def _same_hex(left: Any, right: Any) -> bool:
+    return _text(left).lower() == _text(right).lower() and _text(left)[:2] == "0x"
 
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
