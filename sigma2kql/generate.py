@@ -1,11 +1,11 @@
 """Events from a rule alone: some that it means, and near misses of every kind, each with its label.
 
-Place in the flow: beside the emitter, from the Sigma tree, never from the mapped one. Invariant: labels come from `evaluate`
-alone, however an event was made; the same rule and seed give the same events.
+Place in the flow: beside the emitter, from the Sigma tree, never from the mapped one. Invariant: labels come from
+`evaluate` alone, however an event was made; the same rule and seed give the same events.
 
-How: the tree offers ways to hold and ways to fail (each alternative once, each conjunct broken once). A way is a list of
-tests that must pass or fail; a value is built for each field from its tests. The near misses then change one field of an
-event that matches: its value by the kind of test, its case, to empty, to missing.
+How: the tree offers ways to hold and ways to fail (each alternative once, each conjunct broken once). A way is a list
+of tests that must pass or fail; a value is built for each field from its tests. The near misses then change one field
+of an event that matches: its value by the kind of test, its case, to empty, to missing.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def generate(where: Expr[Field], count: int = 24, seed: str = "0", unix: bool = 
 
 def _padded(samples: list[Sample], where: Expr[Field], wanted: int) -> list[Sample]:
     """The samples, where they are few again on other machines: a field that the rule does not test changes nothing."""
-    if BYSTANDER in {leaf.subject.name for leaf in leaves(where)} or any(l.subject.name is None for l in leaves(where)):
+    if BYSTANDER in (tested := {leaf.subject.name for leaf in leaves(where)}) or None in tested:
         return samples
     more = (
         Sample({**sample.event, BYSTANDER: f"host-{number}"}, sample.matches, "bystander")
@@ -182,8 +182,8 @@ def _sampled(ways: list[Way], random: Choices, most: int) -> list[Way]:
 def _ways(expr: Expr[Field], wanted: bool, near: bool = False) -> list[Way]:
     """Ways in which the tree holds (or fails): every alternative of every `or` once, not every combination.
 
-    Of an `and` that fails, `near` gives only the ways in which one part fails and all others hold; else the plain one, in
-    which nothing is asked of the others, comes first.
+    Of an `and` that fails, `near` gives only the ways in which one part fails and all others hold; else the plain one,
+    in which nothing is asked of the others, comes first.
     """
     match expr:
         case Match():
@@ -416,15 +416,13 @@ def _addresses(network: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def _regex_witnesses(pattern: str, flags: str) -> tuple[str, ...]:
-    """Texts in which the pattern is found, checked; by turns with least and with more repetitions and other branches."""
+    """Texts in which the pattern is found, checked: the shortest, then some with more repetitions and other branches."""
     try:
         translated, tree = translate(pattern, flags), parse(pattern, flags)
     except (RegexProblem, ValueError):
         return ()
     found: dict[str, None] = {}
-    texts = [shortest(tree)]
-    for seed in range(12):
-        texts.append(_random_text(tree, Random(seed)))  # noqa: S311
+    texts = [shortest(tree), *(_random_text(tree, Random(seed)) for seed in range(12))]
     for text in texts:
         for candidate in (text, f" {text} ", f"x{text}x", f"\n{text}"):
             if candidate and len(candidate) < 4000 and search(translated, candidate):

@@ -3,8 +3,8 @@
 Place in the flow: above shape, generate and the engine, below the command. Invariant: what is run is the emitted text,
 unchanged; a rule passes only where events were run and every one came out as its label says.
 
-A rule whose query is broader must still find every match, a narrower one must select nothing else; the other side is not
-demanded, and the result says so.
+A rule whose query is broader must still find every match, a narrower one must select nothing else; the other side is
+not demanded, and the result says so.
 """
 
 from __future__ import annotations
@@ -294,7 +294,10 @@ def prove(
     jobs: int = 1,
     done: Callable[[int], None] | None = None,
 ) -> Iterator[Result]:
-    """The results in order of the subjects. `count` events are generated a rule (0: none); `done` hears of finished rules."""
+    """The results in order of the subjects.
+
+    `count` events are generated a rule (0: none); `done` hears how many rules are finished.
+    """
     chunks = [tuple(subjects[i : i + CHUNK]) for i in range(0, len(subjects), CHUNK)]
     if jobs <= 1 or len(chunks) <= 1:
         for chunk in chunks:

@@ -151,7 +151,7 @@ def test_generated_events_and_every_format(rule: Path) -> None:
     table = run("-t", "asim", rule, "--generate").stdout
     assert "RESULT" in table.splitlines()[0]
     assert "passed" in table.splitlines()[1]
-    suite = ElementTree.fromstring(run("-t", "asim", rule, "--generate", "--format", "junit").stdout)  # noqa: S314
+    suite = ElementTree.fromstring(run("-t", "asim", rule, "--generate", "--format", "junit").stdout)
     assert [case.get("name") for case in suite.iter("testcase")] == ["Tool"]
 
 
