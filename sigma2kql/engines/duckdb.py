@@ -114,10 +114,21 @@ class Engine:
         A row maps column names to JSON values, datetimes (naive: UTC) and timedeltas. What it lacks is '' or null; a
         key that is no column is left out. Raises E604 for rows that cannot be taken over.
         """
-        names = list(columns)
+        self.create(table, columns)
+        return self.append(table, columns, rows)
+
+    def create(self, table: str, columns: Mapping[str, KqlType]) -> None:
+        """Make (or replace) an empty table. Raises E604."""
         definition = ", ".join(
-            f"{_identifier(n)} {_SQL_TYPES[columns[n]]}{_DEFAULT if columns[n] == 'string' else ''}" for n in names
+            f"{_identifier(n)} {_SQL_TYPES[kind]}{_DEFAULT if kind == 'string' else ''}" for n, kind in columns.items()
         )
+        with self._reporting("E604", f"table {table}"):
+            self.connection.execute(f"CREATE OR REPLACE TABLE {_identifier(table)} ({definition})")
+        self._schema = None
+
+    def append(self, table: str, columns: Mapping[str, KqlType], rows: Iterable[Mapping[str, Any]]) -> int:
+        """Add rows to a table that was created with these columns; see `load`."""
+        names = list(columns)
         struct = {f"c{i}": "JSON" if columns[n] == "dynamic" else "VARCHAR" for i, n in enumerate(names)}
         values = ", ".join(_value_sql(f"r.c{i}", columns[n]) for i, n in enumerate(names))
         insert = (
@@ -126,11 +137,9 @@ class Engine:
         )
         waiting, count = iter(rows), 0
         with self._reporting("E604", f"table {table}"):
-            self.connection.execute(f"CREATE OR REPLACE TABLE {_identifier(table)} ({definition})")
             while batch := [[row.get(n) for n in names] for row in islice(waiting, _BATCH)]:
                 self.connection.execute(insert, [_as_json(batch, columns)])
                 count += len(batch)
-        self._schema = None
         return count
 
     def function(self, name: str, parameters: str, body: str) -> None:
