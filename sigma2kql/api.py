@@ -10,8 +10,9 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sigma2kql import kql as emission
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, Span, diagnostic
@@ -32,7 +33,10 @@ from sigma2kql.model import (
     Rule,
 )
 from sigma2kql.modifiers import placeholders, substitute
-from sigma2kql.tables import Target, load_target, named_columns
+from sigma2kql.tables import Target, columns_of_table, load_target, named_columns
+
+if TYPE_CHECKING:
+    from sigma2kql.artifacts import Output
 
 SUFFIXES = (".yml", ".yaml")
 STANDARD_INPUT = "-"
@@ -157,6 +161,16 @@ def _target(name: str, mappings: tuple[Path, ...], tables: tuple[str, ...]) -> T
     return load_target(name, mappings, tables)
 
 
+def output_columns(done: Compiled, options: Options) -> Output:
+    """The columns that a result's query returns: from its tree, or read from its text (unions, correlations, native)."""
+    from sigma2kql.artifacts import Output, read_columns
+
+    if done.query is not None and not options.union:
+        return Output(emission.output_columns(done.query), whole=True)
+    target = _target(options.target, options.mappings, options.tables)
+    return read_columns(done.kql or "", partial(columns_of_table, target))
+
+
 class Compiler:
     """Compiles documents for one target; knows the filters and rules that others refer to."""
 
@@ -246,7 +260,7 @@ class Compiler:
             mapped.verdict,
             {name: mapped.table.columns.get(name, kind) for name, kind in columns.items()},
             mapped.fields,
-            tuple(problems),
+            _placed(problems, rule),
             mapped.passed_over,
         )
 
