@@ -14,21 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from sigma2kql.regex import accepts
-from sigma2kql.regex_syntax import (
-    Char,
-    Choice,
-    Dot,
-    Edge,
-    Group,
-    Node as RegexNode,
-    RegexProblem,
-    Repeat,
-    Sequence,
-    Set,
-    Switch,
-    parse as parse_regex,
-)
+from sigma2kql.regex_syntax import Group, RegexProblem, Sequence, parse as parse_regex
+from sigma2kql.regex_texts import shortest
 
 
 class UnknownExpression(ValueError):  # noqa: N818 - the word that a caller puts into its sentence
@@ -374,31 +361,3 @@ def _around(pattern: str, inner: Node, value: str) -> Iterator[Placing]:
         else:
             yield from invert(inner, text)
         return
-
-
-def shortest(node: RegexNode) -> str:
-    """A short text that the pattern matches; edges are taken as given."""
-    match node:
-        case Char(value):
-            return value
-        case Dot():
-            return "x"
-        case Set():
-            return next(iter(fitting(node)), "?")
-        case Edge() | Switch():
-            return ""
-        case Sequence(items):
-            return "".join(map(shortest, items))
-        case Choice(items):
-            return min(map(shortest, items), key=len)
-        case Repeat(item, low):
-            return shortest(item) * low
-        case Group(item):
-            return shortest(item)
-
-
-def fitting(node: Set, chars: str = "xX1 -_/:.=\\\t") -> list[str]:
-    """Which of these characters, and of those that the set itself names, are in the set."""
-    fits = accepts(node)
-    named = [item[0] for item in node.items if not isinstance(item, str)]
-    return [char for char in dict.fromkeys((*chars, *named)) if fits(char)]

@@ -20,7 +20,6 @@ from random import Random
 from typing import Any, TypeAlias, assert_never
 
 from sigma2kql.evaluate import evaluate, holds
-from sigma2kql.expressions import fitting, shortest
 from sigma2kql.model import (
     ANY,
     ONE,
@@ -43,21 +42,7 @@ from sigma2kql.model import (
     Test,
     Text,
 )
-from sigma2kql.regex import search, translate
-from sigma2kql.regex_syntax import (
-    Char,
-    Choice,
-    Dot,
-    Edge,
-    Group,
-    Node,
-    RegexProblem,
-    Repeat,
-    Sequence,
-    Set,
-    Switch,
-    parse,
-)
+from sigma2kql.regex_texts import regex_witnesses
 from sigma2kql.simplify import leaves
 
 KEYWORDS = "Message"  # the field that holds the text in which keywords are found
@@ -66,7 +51,6 @@ HASH = re.compile(r"=?[0-9A-Fa-f]{32}")  # a text that is a hash is seldom a par
 WAYS = 400  # ways to hold or to fail that are looked at; a rule with more is sampled
 BASES = 4  # matching events whose near misses are looked at
 TRIES = 10  # events that are labelled for each one wanted
-ANYTHING = "aZ09 _-/:.=\\\t'\"$(){}x"
 TRIPPED = 100  # tests that are made to pass beside what an event holds
 PRESENT = 0.5  # how often a field is there of which is only asked what it is not
 PROPOSALS = 24  # values that are tried for the tests of one field
@@ -352,7 +336,7 @@ def witnesses(test: Test[Field], random: Choices, event: Mapping[str, Any]) -> I
                 for filler in fillers:
                     yield _filled(parts, filler) or filler
         case Regex(pattern, flags):
-            yield from _regex_witnesses(pattern, flags)
+            yield from regex_witnesses(pattern, flags)
         case Cidr(network):
             yield from _addresses(network)[:2]
         case Number(op, value):
@@ -411,49 +395,6 @@ def _addresses(network: str) -> tuple[str, ...]:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Regular expressions
-
-
-@lru_cache(maxsize=4096)
-def _regex_witnesses(pattern: str, flags: str) -> tuple[str, ...]:
-    """Texts in which the pattern is found, checked: the shortest, then some with more repetitions and other branches."""
-    try:
-        translated, tree = translate(pattern, flags), parse(pattern, flags)
-    except (RegexProblem, ValueError):
-        return ()
-    found: dict[str, None] = {}
-    texts = [shortest(tree), *(_random_text(tree, Random(seed)) for seed in range(12))]
-    for text in texts:
-        for candidate in (text, f" {text} ", f"x{text}x", f"\n{text}"):
-            if candidate and len(candidate) < 4000 and search(translated, candidate):
-                found[candidate] = None
-                break
-    return tuple(found)
-
-
-def _random_text(node: Node, random: Random) -> str:
-    match node:
-        case Char(value):
-            return value.swapcase() if node.fold and random.random() < 0.3 else value
-        case Dot() | Set():
-            chars = list(ANYTHING) if isinstance(node, Dot) else fitting(node, ANYTHING)
-            return random.choice(chars) if chars else shortest(node)
-        case Edge() | Switch():
-            return ""
-        case Sequence(items):
-            return "".join(_random_text(item, random) for item in items)
-        case Choice(items):
-            return _random_text(random.choice(items), random)
-        case Repeat(item, low, high):
-            most = low + 2 if high is None else min(high, low + 2)
-            return "".join(_random_text(item, random) for _ in range(random.randint(low, most)))
-        case Group(item):
-            return _random_text(item, random)
-        case _:
-            assert_never(node)
-
-
-# --------------------------------------------------------------------------------------------------------------------
 # Near misses
 
 
@@ -465,7 +406,7 @@ def variations(test: Test[Any], value: Any, random: Choices) -> Iterator[tuple[A
         case Text():
             yield from _text_variations(test, value, random)
         case Regex(pattern, flags):
-            for other in _regex_witnesses(pattern, flags)[:6]:
+            for other in regex_witnesses(pattern, flags)[:6]:
                 yield other, "other witness"
                 yield other.swapcase(), "case"
                 yield other[1:], "cut"

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
+from sigma2kql.cells import read_column
 from sigma2kql.errors import Sigma2KqlError
 from sigma2kql.evaluate import Trace, evaluate, trace
 from sigma2kql.event_forms import EventForm, recognise, sigma_fields
@@ -36,8 +37,9 @@ from sigma2kql.model import (
     Serve,
     Table,
 )
-from sigma2kql.rule_events import Attack, Labelled
-from sigma2kql.shape import keyword_text, raw_row, read_column, shape
+from sigma2kql.proof import Counterexample, Result, Subject, outcome
+from sigma2kql.rule_events import Labelled
+from sigma2kql.shape import keyword_text, raw_row, shape
 from sigma2kql.simplify import leaves
 
 CHUNK = 40  # rules whose rows are loaded together
@@ -48,104 +50,6 @@ SPARE = 2  # events made for each one wanted, as some cannot stand in the table
 PATHS = ("Image", "TargetFilename")  # that tell the platform of a row
 ENGINE_LIMITS = ("E601", "E605", "E606")  # what the embedded engine does not know, or not in time; else KQL is at fault
 REDUCTIONS = 40  # queries spent on making a counterexample smaller
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A rule to prove: its result, its tree over Sigma's fields, where it is mapped to, and its events."""
-
-    compiled: Compiled
-    where: Expr[Field] | None = None
-    table: Table | None = None
-    serve: Serve | None = None
-    events: tuple[Labelled, ...] = ()
-    attacks: tuple[Attack, ...] = ()
-    problems: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Counterexample:
-    """One event that came out wrong: what was expected, the row it became, and what in the rule decided."""
-
-    event: Mapping[str, Any]
-    expected: bool
-    origin: str
-    row: Mapping[str, Any]
-    why: str = ""
-    line: int | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "event": dict(self.event),
-            "expected": "match" if self.expected else "no match",
-            "origin": self.origin,
-            "row": {k: v for k, v in self.row.items() if v is not None and v != ""},
-            "why": self.why,
-            "line": self.line,
-        }
-
-
-Status = Literal["passed", "failed", "skipped"]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of one rule. `events` were run, of which `matched` were selected; `set_aside` could not be shaped."""
-
-    path: str
-    line: int
-    id: str | None
-    title: str
-    target: str
-    table: str | None
-    status: Status
-    reason: str = ""
-    events: int = 0
-    positive: int = 0
-    matched: int = 0
-    missed: int = 0
-    unexpected: int = 0
-    set_aside: int = 0
-    notes: tuple[str, ...] = ()
-    counterexample: Counterexample | None = None
-    seconds: float = 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "path": self.path,
-            "line": self.line,
-            "id": self.id,
-            "title": self.title,
-            "target": self.target,
-            "table": self.table,
-            "status": self.status,
-            "reason": self.reason,
-            "events": self.events,
-            "must_match": self.positive,
-            "matched": self.matched,
-            "missed": self.missed,
-            "unexpected": self.unexpected,
-            "set_aside": self.set_aside,
-            "notes": list(self.notes),
-            "counterexample": self.counterexample.as_dict() if self.counterexample else None,
-            "seconds": round(self.seconds, 4),
-        }
-
-
-def outcome(subject: Subject, status: Status, reason: str = "", **more: Any) -> Result:
-    """A result with what the document says about itself."""
-    document = subject.compiled.document
-    return Result(
-        document.origin.source.path,
-        document.origin.source.position(document.origin.span.start)[0],
-        document.meta.id,
-        document.meta.title,
-        subject.compiled.target,
-        subject.compiled.table,
-        status,
-        reason,
-        **more,
-    )
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -540,16 +444,3 @@ def _deciding(tree: Trace[Column], expected: bool) -> Iterator[Trace[Column]]:
                     yield from _deciding(part, expected)
         case _:
             yield tree
-
-
-def summary(results: Iterable[Result], seconds: float) -> dict[str, Any]:
-    """The counts of a run, as the JSON output has them."""
-    held = list(results)
-    return {
-        "rules": len(held),
-        **{status: sum(r.status == status for r in held) for status in ("passed", "failed", "skipped")},
-        "events": sum(r.events for r in held),
-        "must_match": sum(r.positive for r in held),
-        "set_aside": sum(r.set_aside for r in held),
-        "seconds": round(seconds, 3),
-    }

@@ -10,19 +10,14 @@ taken.
 
 from __future__ import annotations
 
-import html
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import lru_cache
 from ipaddress import ip_network
-from itertools import zip_longest
-from typing import Any, TypeAlias
+from typing import Any
 
+from sigma2kql.cells import Cells, View, as_datetime, cells_of, put, read_column, same, same_hex, text_of, typed
 from sigma2kql.evaluate import MISSING, holds
-from sigma2kql.expressions import Cell, UnknownExpression, compute, invert, read, step
+from sigma2kql.expressions import UnknownExpression, invert, read
 from sigma2kql.mapping import find_field
 from sigma2kql.model import (
     And,
@@ -32,7 +27,6 @@ from sigma2kql.model import (
     Exists,
     Expr,
     FieldMap,
-    KqlType,
     Match,
     Not,
     Null,
@@ -46,6 +40,7 @@ from sigma2kql.model import (
     Text,
     Wildcard,
 )
+from sigma2kql.regex_texts import regex_witnesses
 from sigma2kql.transforms import TRANSFORMS, text_holds
 
 STEPS = 4000  # of the search for one row
@@ -54,8 +49,6 @@ TIMES = ("TimeGenerated", "Timestamp", "TimeCreated_SystemTime", "UtcTime", "Tim
 
 # What tells the log source of an event: a row that cannot say it is no row of the event, whatever the rule asks.
 IDENTITY = ("EventID", "Channel", "Provider_Name")
-
-Cells: TypeAlias = Mapping[Cell, Any]  # None: must stay empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +90,7 @@ def shape(event: Mapping[str, Any], table: Table, serve: Serve, fields: Iterable
         problems.append(f"no row of {table.name} satisfies the predicate of the log source")
         cells = {}
     cells = _rest(search, event, first, [*goals, rows], cells)
-    row = _View(table, cells).row
+    row = View(table, cells).row
     if not row.get(table.time):
         row[table.time] = _when(event)
     foreign = any(name in IDENTITY and event.get(name) not in (None, "") for name in stuck)
@@ -114,7 +107,7 @@ def _rest(search: _Search, event: Mapping[str, Any], first: list[str], goals: li
             continue
         search.begin()
         found = next(search.solve([goal], cells), None)
-        view = _View(search.table, found) if found is not None else None
+        view = View(search.table, found) if found is not None else None
         if found is not None and view is not None and all(check(view) for g in goals for check in g.checks):
             cells = found
     return cells
@@ -127,8 +120,8 @@ def keyword_text(row: Mapping[str, Any], event: Mapping[str, Any], table: Table,
     trees = {column.reads[0] for column in others.columns} if others else set()  # hold the event's fields by name
     filled = dict(row)
     for value in event.values():
-        text = _text(value)
-        if not text or any(text in _text(_read(filled, column)) for column in columns):
+        text = text_of(value)
+        if not text or any(text in text_of(read_column(filled, column)) for column in columns):
             continue
         names = [name for column in columns for name in column.reads if name in filled]
         free = [name for name in names if filled[name] is None or filled[name] == ""]
@@ -137,13 +130,13 @@ def keyword_text(row: Mapping[str, Any], event: Mapping[str, Any], table: Table,
         if name in trees and table.columns[name] == "dynamic":
             filled[name] = {**(here or {}), "Data": value}
         else:
-            filled[name] = text if name in free else f"{_text(here)}\n{text}"
+            filled[name] = text if name in free else f"{text_of(here)}\n{text}"
     return filled
 
 
 def _when(event: Mapping[str, Any]) -> str:
     for name in TIMES:
-        moment = _datetime(event.get(name))
+        moment = as_datetime(event.get(name))
         if moment is not None:
             return moment
     return TIME
@@ -157,11 +150,11 @@ def raw_row(event: Mapping[str, Any], table: Table) -> Shaped:
         kind = table.columns.get(name)
         if kind is None:
             continue
-        typed = _typed(value, kind)
-        if typed is MISSING:
+        held = typed(value, kind)
+        if held is MISSING:
             problems.append(f"column {name} is {kind} and cannot hold {value!r}")
-            typed = None
-        row[name] = typed
+            held = None
+        row[name] = held
     full = {name: row.get(name, "" if kind == "string" else None) for name, kind in table.columns.items()}
     full = {name: "" if full[name] is None and kind == "string" else full[name] for name, kind in table.columns.items()}
     if not full.get(table.time):
@@ -180,7 +173,7 @@ class _Goal:
     name: str
     rank: int  # goals with fewer ways come first
     ways: Callable[[Cells], Iterator[Cells]]
-    checks: list[Callable[[_View], bool]]
+    checks: list[Callable[[View], bool]]
     problem: str = ""
 
 
@@ -200,7 +193,7 @@ class _Search:
     def solve(self, goals: list[_Goal], cells: Cells, at: int = 0) -> Iterator[Cells]:
         self.deepest = max(self.deepest, at)
         if at == len(goals):
-            view = _View(self.table, cells)
+            view = View(self.table, cells)
             failed = next((i for i, goal in enumerate(goals) if not all(check(view) for check in goal.checks)), None)
             if failed is None and not view.clash:
                 yield cells
@@ -236,13 +229,13 @@ class _Search:
         if field.cases:
             return self._cases(name, field, value)
         if field.constant is not None:
-            fits = not empty and _text(value).lower() == field.constant.lower()
+            fits = not empty and text_of(value).lower() == field.constant.lower()
             problem = "" if fits else f"`{name}` is always `{field.constant}` in {self.table.name}"
             return _Goal(name, 0, _as_it_is, [], problem)
         if field.values is not None:
-            if not empty and field.default is None and not _listed(field, _text(value)):
-                return _Goal(name, 0, _as_it_is, [], f"`{name}` never is {_text(value)[:80]!r} in {self.table.name}")
-            where = _by_value(field, None if empty else _text(value))
+            if not empty and field.default is None and not _listed(field, text_of(value)):
+                return _Goal(name, 0, _as_it_is, [], f"`{name}` never is {text_of(value)[:80]!r} in {self.table.name}")
+            where = _by_value(field, None if empty else text_of(value))
             return _Goal(name, 5, lambda cells: self.satisfy(where, cells), [lambda view: view.holds(where)])
         if empty and field.transform == "registry_data" and self._names_value():
             return _Goal(name, 0, _as_it_is, [], f"`{name}` is `(Empty)` where a registry value holds nothing")
@@ -250,8 +243,8 @@ class _Search:
             return self._empty(name, field)
         if field.transform is not None:
             return self._transformed(name, field, value)
-        if field.known and _text(value).lower() not in map(str.lower, field.known):
-            return _Goal(name, 0, _as_it_is, [], f"`{name}` never holds {_text(value)!r} in {self.table.name}")
+        if field.known and text_of(value).lower() not in map(str.lower, field.known):
+            return _Goal(name, 0, _as_it_is, [], f"`{name}` never holds {text_of(value)!r} in {self.table.name}")
         return self._plain(name, field.columns, value)
 
     def _empty(self, name: str, field: FieldMap) -> _Goal:
@@ -260,33 +253,33 @@ class _Search:
         def ways(cells: Cells) -> Iterator[Cells]:
             here: Cells | None = cells
             for column in field.columns:
-                for cell in _cells(column):
-                    here = None if here is None else _put(here, cell, None)
+                for cell in cells_of(column):
+                    here = None if here is None else put(here, cell, None)
             if here is not None:
                 yield here
 
-        return _Goal(name, 0, ways, [lambda view: all(_text(view.read(c)) == "" for c in field.columns)])
+        return _Goal(name, 0, ways, [lambda view: all(text_of(view.read(c)) == "" for c in field.columns)])
 
     def _plain(self, name: str, columns: tuple[Column, ...], value: Any) -> _Goal:
         """The value in one of the columns, the first that takes it; the others say nothing else."""
 
         def ways(cells: Cells) -> Iterator[Cells]:
             for column in columns:
-                if _same(_View(self.table, cells).read(column), value):
+                if same(View(self.table, cells).read(column), value):
                     yield cells
                 yield from self.place(column, value, cells)
 
-        def check(view: _View) -> bool:
+        def check(view: View) -> bool:
             found = [view.read(column) for column in columns]
-            return any(_same(v, value) or _same_hex(v, value) for v in found)
+            return any(same(v, value) or same_hex(v, value) for v in found)
 
         return _Goal(name, 1 if columns[0].kind != "computed" else 3, ways, [check])
 
     def place(self, column: Column, value: Any, cells: Cells) -> Iterator[Cells]:
         """The value in a column of any kind."""
         if column.kind == "stored":
-            typed = _typed(value, column.type)
-            found = None if typed is MISSING else _put(cells, (column.reads[0], "stored", ()), typed)
+            held = typed(value, column.type)
+            found = None if held is MISSING else put(cells, (column.reads[0], "stored", ()), held)
             if found is not None:
                 yield found
         elif column.kind == "computed":
@@ -298,13 +291,13 @@ class _Search:
                 here: Cells | None = cells
                 for cell, part in placing:
                     kind = self.table.columns.get(cell[0], "string")
-                    typed = _typed(part, kind) if cell[1] == "stored" else part
-                    here = None if here is None or typed is MISSING else _put(here, cell, typed)
+                    held = typed(part, kind) if cell[1] == "stored" else part
+                    here = None if here is None or held is MISSING else put(here, cell, held)
                 if here is not None:
                     yield here
         else:
-            for cell in _cells(column):
-                found = _put(cells, cell, value)
+            for cell in cells_of(column):
+                found = put(cells, cell, value)
                 if found is not None:
                     yield found
 
@@ -313,9 +306,9 @@ class _Search:
         options = field.options
         if field.transform == "registry_path" and "value" not in options:
             options = {**options, "value": self._names_value()}
-        placed = TRANSFORMS[field.transform].shape(_text(value), field.columns, options)
-        if not any(_text(part) for _, part in placed):
-            problem = f"`{name}` cannot hold {_text(value)[:80]!r} in {self.table.name}"
+        placed = TRANSFORMS[field.transform].shape(text_of(value), field.columns, options)
+        if not any(text_of(part) for _, part in placed):
+            problem = f"`{name}` cannot hold {text_of(value)[:80]!r} in {self.table.name}"
             return _Goal(name, 0, _as_it_is, [], problem)
 
         def ways(cells: Cells) -> Iterator[Cells]:
@@ -337,7 +330,7 @@ class _Search:
             return
         column, value = placed[0]
         if value is None or value == "":
-            found = _put(cells, _cells(column)[0], None)
+            found = put(cells, cells_of(column)[0], None)
             if found is not None:
                 yield from self._all(placed[1:], found)
             return
@@ -360,7 +353,7 @@ class _Search:
                 for here in self.satisfy(where, cells):
                     yield from goal.ways(here)
 
-        def check(view: _View) -> bool:
+        def check(view: View) -> bool:
             return any(view.holds(where) and all(c(view) for c in goal.checks) for where, goal in open_)
 
         return _Goal(name, 6, ways, [check])
@@ -379,13 +372,13 @@ class _Search:
                     for item in items:
                         yield from self.satisfy(item, cells, wanted)
             case Match(column, test):
-                now = _View(self.table, cells).read(column)
+                now = View(self.table, cells).read(column)
                 if holds(expr, lambda _: now) == wanted:
                     yield cells
                 if now is MISSING or now is None or now == "":
                     for value in _witnesses(test, wanted):
                         if value is None:
-                            found = _put(cells, _cells(column)[0], None)
+                            found = put(cells, cells_of(column)[0], None)
                             yield from () if found is None else (found,)
                         else:
                             yield from self.place(column, value, cells)
@@ -441,238 +434,6 @@ def _witnesses(test: Test[Column], wanted: bool) -> list[Any]:
         case Cidr(network):
             return [str(ip_network(network).network_address)]
         case Regex():
-            from sigma2kql.expressions import shortest
-            from sigma2kql.regex_syntax import parse
-
-            return [shortest(parse(test.pattern, test.flags))]
+            return list(regex_witnesses(test.pattern, test.flags)[:3])
         case _:
             return []
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Cells to rows
-
-
-def _cells(column: Column) -> list[Cell]:
-    kind = column.kind
-    if kind == "computed":
-        return []
-    return [
-        (column.reads[0], kind, column.key[-1:] if kind in ("xml", "pair") else column.key if kind != "stored" else ())
-    ]
-
-
-def _put(cells: Cells, cell: Cell, value: Any) -> Cells | None:
-    """The cells with one more; None where it holds something else already."""
-    if cell in cells:
-        return cells if _same(cells[cell], value) and (cells[cell] is None) == (value is None) else None
-    return {**cells, cell: value}
-
-
-class _View:
-    """The row that cells make, and what the columns of a mapping say on it."""
-
-    def __init__(self, table: Table, cells: Cells) -> None:
-        self.table = table
-        self.clash = False
-        self.row: dict[str, Any] = {name: "" if kind == "string" else None for name, kind in table.columns.items()}
-        parts: dict[str, list[tuple[Cell, Any]]] = {}
-        for cell, value in cells.items():
-            if value is not None and value != "":
-                parts.setdefault(cell[0], []).append((cell, value))
-        for name, items in parts.items():
-            self.row[name] = self._column(items)
-
-    def _column(self, items: list[tuple[Cell, Any]]) -> Any:
-        kinds = {cell[1] for cell, _ in items}
-        whole = [value for cell, value in items if cell[1] == "stored"]
-        parts = [(cell, value) for cell, value in items if cell[1] != "stored"]
-        if not parts:
-            return whole[0]
-        if kinds & {"property", "json"}:
-            tree = self._tree(parts, whole[0] if whole else None)
-            return json.dumps(tree, ensure_ascii=False, separators=(",", ":")) if "json" in kinds else tree
-        if "xml" in kinds:
-            data = "".join(
-                f'<Data Name="{html.escape(str(cell[2][0]))}">{_xml(_text(value))}</Data>'
-                for cell, value in parts
-                if cell[1] == "xml"
-            )
-            more = "".join(str(value) for cell, value in parts if cell[1] == "fragment")
-            return f'<DataItem type="System.XmlData"><EventData>{data}{more}</EventData></DataItem>'
-        texts = [str(v) for v in whole]
-        for cell, value in parts:
-            text = _text(value)
-            texts.append(
-                f'{cell[2][0]}="{text}"'
-                if cell[1] == "pair" and " " in text
-                else f"{cell[2][0]}={text}"
-                if cell[1] == "pair"
-                else str(value)
-            )
-        if whole and all(text in texts[0] for text in texts[1:]):
-            return texts[0]
-        return _joined(texts, kinds)
-
-    def _tree(self, parts: list[tuple[Cell, Any]], whole: Any) -> Any:
-        tree: Any = dict(whole) if isinstance(whole, dict) else [] if isinstance(parts[0][0][2][0], int) else {}
-        for cell, value in parts:
-            here = tree
-            for number, key in enumerate(cell[2]):
-                if isinstance(key, int):
-                    here = self._element(here, key)
-                    continue
-                if not isinstance(here, dict):
-                    self.clash = True
-                    break
-                if number == len(cell[2]) - 1:
-                    if isinstance(here.get(key), dict | list) and here[key] != value:
-                        self.clash = True
-                    here[key] = value
-                else:
-                    following = cell[2][number + 1]
-                    here = here.setdefault(key, [] if isinstance(following, int) else {})
-        return tree
-
-    def _element(self, here: Any, index: int) -> Any:
-        if not isinstance(here, list):
-            self.clash = True
-            return {}
-        while len(here) <= max(index, 0):
-            here.append({})
-        return here[index]
-
-    def read(self, column: Column) -> Any:
-        """What the column gives on this row; '' and None are emptiness."""
-        return _read(self.row, column)
-
-    def holds(self, expr: Expr[Column]) -> bool:
-        return holds(expr, self.read)
-
-
-def _joined(texts: list[str], kinds: set[str]) -> str:
-    """Pieces of one text; lists of elements without names are laid over each other."""
-    lists = [_ELEMENT.findall(text) for text in texts]
-    if all("".join(element for element, _ in found) == text for found, text in zip(lists, texts, strict=True)):
-        rows = zip_longest(*lists, fillvalue=("", ""))
-        return "".join(max(row, key=lambda item: (len(item[1]), len(item[0])))[0] for row in rows)
-    return (" " if "pair" in kinds else "").join(texts)
-
-
-_ELEMENT = re.compile(r"(<\w+>([^<]*)</\w+>)")
-
-
-def _read(row: Mapping[str, Any], column: Column) -> Any:
-    whole = row.get(column.reads[0]) if column.reads else None
-    match column.kind:
-        case "stored":
-            return whole
-        case "property" | "json":
-            value = whole
-            if column.kind == "json" and isinstance(value, str):
-                try:
-                    value = json.loads(value)
-                except (ValueError, RecursionError):
-                    return None
-            for key in column.key:
-                value = step(value, key)
-            return value
-        case "xml":
-            name = re.escape(html.escape(column.key[-1]))
-            found = re.search(f'<Data Name="{name}">([^<]*)</Data>', _text(whole))
-            return html.unescape(found[1]) if found else ""
-        case "pair":
-            found = re.search(f'(?:^|[^A-Za-z0-9_]){re.escape(column.key[-1])}="?([^" ]*)', _text(whole))
-            return found[1] if found else ""
-        case "computed":
-            try:
-                return compute(read(column.text), row.get)
-            except UnknownExpression:
-                return MISSING
-
-
-def read_column(row: Mapping[str, Any], column: Column) -> Any:
-    """What a column of the mapping gives on a row, for explanations. MISSING where that is not known here."""
-    return _read(row, column)
-
-
-def _xml(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Values
-
-
-def _text(value: Any) -> str:
-    match value:
-        case None:
-            return ""
-        case str():
-            return value
-        case bool():
-            return "true" if value else "false"
-        case float() if value.is_integer() and abs(value) < 1e15:
-            return str(int(value))
-        case dict() | list():
-            return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
-        case _:
-            return "" if value is MISSING else str(value)
-
-
-def _same(left: Any, right: Any) -> bool:
-    return left is not MISSING and _text(left) == _text(right)
-
-
-def _same_hex(left: Any, right: Any) -> bool:
-    return _text(left).lower() == _text(right).lower() and _text(left)[:2] == "0x"
-
-
-_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
-
-
-@lru_cache(maxsize=4096)
-def _parse_datetime(text: str) -> str | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except (ValueError, OverflowError):
-        return None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f0Z")
-
-
-def _datetime(value: Any) -> str | None:
-    if isinstance(value, datetime):
-        value = value.isoformat()
-    if not isinstance(value, str) or not value[:4].isdigit():
-        return None
-    return _parse_datetime(re.sub(r"(\.\d{6})\d+", r"\1", value.strip()))
-
-
-def _typed(value: Any, kind: KqlType) -> Any:
-    """The value as a column of this type holds it; MISSING where it cannot."""
-    if value is None or (value == "" and kind != "string"):
-        return None
-    match kind:
-        case "string" | "guid":
-            return _text(value)
-        case "int" | "long":
-            if not _NUMBER.fullmatch(_text(value)) or isinstance(value, bool):
-                return MISSING
-            number = int(_text(value))
-            return (
-                number
-                if -(1 << (31 if kind == "int" else 63)) <= number < 1 << (31 if kind == "int" else 63)
-                else MISSING
-            )
-        case "real" | "decimal":
-            try:
-                return float(_text(value))
-            except ValueError:
-                return MISSING
-        case "bool":
-            return {"true": True, "false": False}.get(_text(value).lower(), MISSING)
-        case "datetime":
-            return _datetime(value) or MISSING
-        case _:
-            return value

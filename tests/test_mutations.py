@@ -10,7 +10,8 @@ import pytest
 from sigma2kql import kql, mapping, operators
 from sigma2kql.api import Compiler, Input, Options, load_input
 from sigma2kql.model import Expr, Not, Rule
-from sigma2kql.prove import Result, Subject, prove
+from sigma2kql.proof import Result, Subject
+from sigma2kql.prove import prove
 
 pytest.importorskip("duckdb_kql")
 

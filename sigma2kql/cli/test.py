@@ -17,7 +17,8 @@ from sigma2kql.api import Compiler, Input, Options, load_input, read_inputs
 from sigma2kql.cli.common import compile_options, load_config, make_options, progress, standard_input, use_color
 from sigma2kql.errors import Diagnostic, Sigma2KqlError
 from sigma2kql.model import Compiled, Document, Rule
-from sigma2kql.prove import Result, Subject, prove, summary
+from sigma2kql.proof import Result, Subject, summary
+from sigma2kql.prove import prove
 from sigma2kql.report import printable, render
 from sigma2kql.rule_events import Attack, Labelled, events_to_hunt, recorded_attacks, stated_for
 

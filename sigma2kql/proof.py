@@ -1,0 +1,124 @@
+"""What is proven and what comes of it: a rule with its events, its result, a counterexample, the counts of a run.
+
+Place in the flow: beside `prove`, read by the command. Invariant: `as_dict` is the contract of `test --format json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sigma2kql.model import Compiled, Expr, Field, Serve, Table
+from sigma2kql.rule_events import Attack, Labelled
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A rule to prove: its result, its tree over Sigma's fields, where it is mapped to, and its events."""
+
+    compiled: Compiled
+    where: Expr[Field] | None = None
+    table: Table | None = None
+    serve: Serve | None = None
+    events: tuple[Labelled, ...] = ()
+    attacks: tuple[Attack, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Counterexample:
+    """One event that came out wrong: what was expected, the row it became, and what in the rule decided."""
+
+    event: Mapping[str, Any]
+    expected: bool
+    origin: str
+    row: Mapping[str, Any]
+    why: str = ""
+    line: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "event": dict(self.event),
+            "expected": "match" if self.expected else "no match",
+            "origin": self.origin,
+            "row": {k: v for k, v in self.row.items() if v is not None and v != ""},
+            "why": self.why,
+            "line": self.line,
+        }
+
+
+Status = Literal["passed", "failed", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one rule. `events` were run, of which `matched` were selected; `set_aside` could not be shaped."""
+
+    path: str
+    line: int
+    id: str | None
+    title: str
+    target: str
+    table: str | None
+    status: Status
+    reason: str = ""
+    events: int = 0
+    positive: int = 0
+    matched: int = 0
+    missed: int = 0
+    unexpected: int = 0
+    set_aside: int = 0
+    notes: tuple[str, ...] = ()
+    counterexample: Counterexample | None = None
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "line": self.line,
+            "id": self.id,
+            "title": self.title,
+            "target": self.target,
+            "table": self.table,
+            "status": self.status,
+            "reason": self.reason,
+            "events": self.events,
+            "must_match": self.positive,
+            "matched": self.matched,
+            "missed": self.missed,
+            "unexpected": self.unexpected,
+            "set_aside": self.set_aside,
+            "notes": list(self.notes),
+            "counterexample": self.counterexample.as_dict() if self.counterexample else None,
+            "seconds": round(self.seconds, 4),
+        }
+
+
+def outcome(subject: Subject, status: Status, reason: str = "", **more: Any) -> Result:
+    """A result with what the document says about itself."""
+    document = subject.compiled.document
+    return Result(
+        document.origin.source.path,
+        document.origin.source.position(document.origin.span.start)[0],
+        document.meta.id,
+        document.meta.title,
+        subject.compiled.target,
+        subject.compiled.table,
+        status,
+        reason,
+        **more,
+    )
+
+
+def summary(results: Iterable[Result], seconds: float) -> dict[str, Any]:
+    """The counts of a run, as the JSON output has them."""
+    held = list(results)
+    return {
+        "rules": len(held),
+        **{status: sum(r.status == status for r in held) for status in ("passed", "failed", "skipped")},
+        "events": sum(r.events for r in held),
+        "must_match": sum(r.positive for r in held),
+        "set_aside": sum(r.set_aside for r in held),
+        "seconds": round(seconds, 3),
+    }
