@@ -13,7 +13,7 @@ from typing import assert_never
 
 from sigma2kql.errors import Span
 from sigma2kql.literals import is_word
-from sigma2kql.model import And, Column, Compiled, Expr, Match, Not, Or, Query, SameAs
+from sigma2kql.model import And, Column, Expr, Match, Not, Or, Query, SameAs
 from sigma2kql.operators import Atom, Chain, Listed, Piece, Wrap, choice, cost, folds, single
 from sigma2kql.prefilter import prefilter
 from sigma2kql.simplify import leaves, replace
@@ -61,7 +61,8 @@ def _parts(query: Query, prefiltered: bool) -> list[tuple[list[str], Expr[Column
         parts.append((_layout("| where ", gate if len(gate) == 1 else [Chain("or", tuple(gate))], "    "), None))
     late: list[tuple[list[str], Expr[Column] | None]] = []
     users: list[Expr[Column]] = []
-    for conjunct in sorted(_conjuncts(query.where), key=cost):
+    conjuncts = _conjuncts(query.where)
+    for conjunct in sorted(conjuncts, key=cost) if len(conjuncts) > 1 else conjuncts:
         found = leaves(conjunct) if computed else ()
         uses = [leaf for leaf in found if leaf.subject.text in computed or _other(leaf) in computed]
         users += uses
@@ -317,14 +318,9 @@ def _list_lines(head: str, values: list[str], tail: str, indent: str) -> list[st
     return lines
 
 
-def output_columns(done: Compiled) -> dict[str, str] | None:
-    """The columns that a query of ours returns, name -> type: the table's own and those it computes; None where
-    unknown.
-    """
-    if done.query is None:
-        return dict(done.columns) if done.columns else None
-    extends = _extended(done.query)[1]
-    return {**done.query.columns, **{column.text: column.type for column, _ in extends}}
+def output_columns(query: Query) -> dict[str, str]:
+    """The columns that the text of a query returns, name -> type: the table's own and those it computes."""
+    return {**query.columns, **{column.text: column.type for column, _ in _extended(query)[1]}}
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -556,15 +556,18 @@ def placeholders(expr: Expr[Field]) -> list[tuple[str, Span | None]]:
     found: list[tuple[str, Span | None]] = []
     todo: list[Expr[Field]] = [expr]
     while todo:
-        match todo.pop():
-            case And(items) | Or(items):
-                todo.extend(reversed(items))
-            case Not(item):
-                todo.append(item)
-            case Match(_, Text(parts), at):
-                found += [(part.name, at) for part in parts if isinstance(part, Placeholder)]
-            case Match(_, Regex(pattern), at) if _OPEN in pattern:
-                found += [(name, at) for name in _HELD.findall(pattern)]
+        one = todo.pop()
+        if isinstance(one, Match):
+            test = one.test
+            if isinstance(test, Text):
+                if Placeholder in map(type, test.parts):
+                    found += [(part.name, one.span) for part in test.parts if isinstance(part, Placeholder)]
+            elif isinstance(test, Regex) and _OPEN in test.pattern:
+                found += [(name, one.span) for name in _HELD.findall(test.pattern)]
+        elif isinstance(one, Not):
+            todo.append(one.item)
+        else:
+            todo += one.items[::-1]
     return found
 
 

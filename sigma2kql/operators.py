@@ -202,17 +202,16 @@ def _folds_beyond_ascii(text: str) -> bool:
 
 def shape(test: Text) -> tuple[Shape, str] | None:
     """The plain shape of a text test with its literal, where it is one."""
-    match test.parts:
-        case (str(text),):
-            return "equals", text
-        case (str(text), end) if end is ANY:
-            return "startswith", text
-        case (start, str(text)) if start is ANY:
-            return "endswith", text
-        case (start, str(text), end) if start is ANY and end is ANY:
-            return "contains", text
-        case _:
-            return None
+    parts = test.parts
+    if not 0 < len(parts) < 4:
+        return None
+    before, behind = parts[0] is ANY, parts[-1] is ANY
+    text = parts[1] if before and len(parts) > 1 else parts[0]
+    if not isinstance(text, str) or len(parts) != 1 + before + behind:
+        return None
+    if before:
+        return ("contains" if behind else "endswith"), text
+    return ("startswith" if behind else "equals"), text
 
 
 def _text(column: Column, test: Text, opposite: bool) -> Piece | None:

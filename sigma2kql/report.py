@@ -19,6 +19,8 @@ _SARIF_LEVELS = {"error": "error", "warning": "warning", "info": "note"}
 
 def printable(text: str) -> str:
     """The text with control and format characters (escape sequences, line ends, bidi marks) shown as codes."""
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() else f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}"
         for char in text
