@@ -80,6 +80,7 @@ class Engine:
             self._spill.cleanup()
             raise fail("E603", f"DuckDB cannot be started: {_first_line(error)}") from None
         self.connection.execute("SET TimeZone='UTC'")
+        self.connection.execute("SET enable_progress_bar=false")  # DuckDB writes it to stdout, which is the product's
         self.connection.execute(f"SET max_expression_depth TO {_MAX_DEPTH}")
         self.connection.execute(ip.MACROS.replace("CREATE MACRO", "CREATE OR REPLACE TEMP MACRO"))
         ip.register()
