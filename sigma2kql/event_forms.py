@@ -123,7 +123,10 @@ def _windows(data: Mapping[str, Any]) -> dict[str, Any]:
     event = data["Event"] if _has_system(data.get("Event")) else data
     fields: dict[str, Any] = {}
     for name, value in event["System"].items():
-        fields.update(_element(name, value))
+        if isinstance(value, str | int):  # by far the most, and quicker to see than that it is no mapping
+            fields[name] = value
+        else:
+            fields.update(_element(name, value))
     _add(fields, _event_data(event.get("EventData")))
     user = event.get("UserData")
     if isinstance(user, Mapping):
@@ -162,6 +165,9 @@ def _event_data(section: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, value in section.items():
         if name in {"#attributes", "xmlns"}:
+            continue
+        if isinstance(value, str):
+            fields[name] = value
             continue
         plain = value
         if isinstance(value, Mapping) and "#text" in value:

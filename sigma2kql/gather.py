@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sigma2kql.cells import read_column
 from sigma2kql.engines.duckdb import Engine
 from sigma2kql.engines.remote import TimeRange
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic
@@ -25,7 +26,7 @@ from sigma2kql.event_file import DEFAULT_LIMITS, Event, Limits, Report
 from sigma2kql.event_forms import SYSTEM_COLUMNS, EventForm, recognise, sigma_fields
 from sigma2kql.events import event_files, read_events, read_paths
 from sigma2kql.model import KqlType, LogSource, Serve, Table
-from sigma2kql.shape import TIMES, keyword_text, raw_row, read_column, shape
+from sigma2kql.shape import TIMES, keyword_text, raw_row, shape
 from sigma2kql.tables import load_target
 
 WINDOWS = "WindowsEvent"
@@ -35,6 +36,7 @@ BATCH_CHARS = 32 << 20
 SURVEYED = 200  # files that are looked into before the tables are chosen
 EVTX = b"ElfFile\0"
 PROBLEMS = 20  # kinds of problems that are told in full
+MOST_NAMES = 10_000  # of fields that are remembered: hostile data has no end of them
 _LEVELS = {"critical": 1, "error": 2, "warning": 3, "information": 4, "verbose": 5}
 # elements of System that the table does not have; they are not part of EventData
 _SYSTEM_ONLY = ("TimeCreated_", "Correlation_", "Execution_", "Provider_", "Security_")
@@ -173,13 +175,18 @@ class _Writer:
 
 
 def _size(value: Any) -> int:
-    if isinstance(value, str):
+    """About how many characters a value takes."""
+    kind = type(value)
+    if kind is str:
         return len(value)
-    if isinstance(value, dict):
-        return sum(map(_size, value.values())) + 16 * len(value)
-    if isinstance(value, list):
-        return sum(map(_size, value)) + 16
-    return 16
+    if kind is dict:
+        value = value.values()
+    elif kind is not list:
+        return 16
+    size = 16 * len(value)
+    for part in value:
+        size += len(part) if type(part) is str else _size(part)
+    return size
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -295,31 +302,43 @@ def windows_row(fields: Mapping[str, Any], table: Table) -> dict[str, Any]:
     """
     row: dict[str, Any] = {}
     data: dict[str, Any] = {}
-    columns = _system_columns(table)
+    places = _places(table)
     for name, value in fields.items():
-        column = columns.get(name)
-        if column is not None:
-            row[column] = value
-        elif name == "Level":
-            level = _LEVELS.get(str(value).lower(), value)
-            row["EventLevel"] = level
-        elif not (name.startswith(_SYSTEM_ONLY) or (name in _EMPTY_ELEMENTS and not value)):
-            data[name] = value if isinstance(value, str | list | dict) else _text(value)
+        place = places.get(name)
+        if place is None:
+            place = _DROPPED if name.startswith(_SYSTEM_ONLY) else _DATA
+            if len(places) < MOST_NAMES:
+                places[name] = place
+        if place == _DATA:
+            data[name] = value if type(value) in _KEPT else _text(value)
+        elif place != _DROPPED:
+            row[place] = value
+        elif name in _EMPTY_ELEMENTS and value:
+            data[name] = value
+    level = row.get("EventLevel")
+    if isinstance(level, str):
+        row["EventLevel"] = _LEVELS.get(level.lower(), level)
     row["EventData"] = data
     return row
 
 
-_COLUMNS: dict[int, dict[str, str]] = {}
+_DATA, _DROPPED = "EventData", ""
+_KEPT = (str, list, dict)
+_PLACES: dict[int, dict[str, str]] = {}
 
 
-def _system_columns(table: Table) -> Mapping[str, str]:
-    """Sigma field -> stored column, where the table has one for it alone."""
-    known = _COLUMNS.get(id(table))
+def _places(table: Table) -> dict[str, str]:
+    """Sigma field -> the stored column that the table has for it alone; more names are added as they occur."""
+    known = _PLACES.get(id(table))
     if known is None:
-        known = _COLUMNS[id(table)] = {
-            name: one.columns[0].reads[0]
-            for name, one in table.fields.items()
-            if len(one.columns) == 1 and one.columns[0].kind == "stored"
+        known = _PLACES[id(table)] = {
+            **{
+                name: one.columns[0].reads[0]
+                for name, one in table.fields.items()
+                if len(one.columns) == 1 and one.columns[0].kind == "stored"
+            },
+            "Level": "EventLevel",
+            **dict.fromkeys(_EMPTY_ELEMENTS, _DROPPED),
         }
     return known
 
