@@ -133,8 +133,7 @@ def gather(
     """
     done = Gathered()
     for one in asked:
-        one.columns[one.time] = "datetime"
-        one.columns[ORIGIN] = "string"
+        one.columns = {one.time: "datetime", **one.columns, ORIGIN: "string"}
         engine.create(one.name, one.columns)
     writer = _Writer(engine, asked, done)
     placer = _Placer(asked, logsource, done)

@@ -25,6 +25,7 @@ from sigma2kql.prove import fields_of
 from sigma2kql.tables import Target, load_target
 
 FATAL = frozenset({"E600", "E670", "E671", "E672"})  # no other query would fare better
+FEW_COLUMNS = 20  # a table with no more is filled in full: where an event happened is worth knowing
 WINDOWS_TABLES = ("WindowsEvent", "Event")
 
 
@@ -155,7 +156,7 @@ def plan(documents: Sequence[Document], choices: Sequence[Options], wide: bool =
         if not any(d.severity == "error" for d in done.diagnostics):
             match document:
                 case Rule():
-                    all_columns = wide or bool({document.meta.id, document.meta.name} & fed)
+                    all_columns = wide or bool({document.meta.id, document.meta.name} & fed)  # which it groups by
                     names = (_ask_for_rule(made.asked, compiler, document, done, all_columns),)
                 case NativeQuery():
                     names = tuple(_ask_for_query(made.asked, compiler, document.query))
@@ -184,6 +185,7 @@ def _compiled(compilers: Sequence[Compiler], document: Document) -> tuple[Compil
 def _ask_for_rule(asked: dict[str, Asked], compiler: Compiler, rule: Rule, done: Compiled, wide: bool) -> str:
     mapped = compiler.map(rule)
     one = _asked(asked, mapped.table, mapped.query.table, mapped.query.time)
+    wide = wide or len(mapped.table.columns) <= FEW_COLUMNS
     one.columns.update(mapped.table.columns if wide else _columns(done.columns, mapped.table))
     if mapped.serve is not None:
         one.serve(mapped.serve, fields_of(compiler.where(rule), keywords=True))

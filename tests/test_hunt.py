@@ -118,6 +118,7 @@ def test_a_rule_is_run_over_windows_events(rule: Path, data: Path) -> None:
     }
     assert found[0]["row"]["TimeGenerated"] == "2026-01-01T08:00:00.500000Z"
     assert found[0]["row"]["_Origin"] == f"{data}/a.ndjson:1"
+    assert found[0]["row"]["Computer"] == "host"
     assert "4 events read, 4 rows made of them" in result.stderr
 
 
