@@ -162,7 +162,7 @@ def _target(name: str, mappings: tuple[Path, ...], tables: tuple[str, ...]) -> T
 
 
 def output_columns(done: Compiled, options: Options) -> Output:
-    """The columns that a result's query returns: from its tree, or read from its text (unions, correlations, native)."""
+    """The columns that a result's query returns, from its tree or from its text (unions, correlations, native)."""
     from sigma2kql.artifacts import Output, read_columns
 
     if done.query is not None and not options.union:

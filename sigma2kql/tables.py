@@ -17,6 +17,7 @@ from typing import Any, cast, get_args
 
 from sigma2kql.detection import read_detection
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean
+from sigma2kql.folders import mappings_folder
 from sigma2kql.literals import identifier, is_word, steps
 from sigma2kql.model import (
     ANY,
@@ -524,12 +525,6 @@ def _covers(served: LogSource, asked: LogSource) -> bool:
     )
 
 
-def mappings_folder() -> Path:
-    """Where the shipped mapping files are: inside the installed package, or beside it in a source tree."""
-    inside = Path(__file__).parent / "mappings"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "mappings"
-
-
 @cache
 def _shipped_table(path: Path, target: str) -> Table:
     return read_table(Source(f"mappings/{path.parent.name}/{path.name}", path.read_text(encoding="utf-8")), target)
@@ -613,6 +608,19 @@ def carries_field(entry: Entry, logsource: LogSource, name: str) -> bool:
 
 
 @cache
+def columns_of_table(target: Target, name: str) -> Mapping[str, KqlType] | None:
+    """The columns of a table or ASIM parser (by either name), of this target or a shipped one; None: unknown."""
+    names = {name, re.sub(r"^_(Im|ASim)_", "im", name)}
+    for entry in target.entries:
+        if entry.name in names:
+            return entry.load().columns
+    for other in target_names():
+        for known, entry in _shipped_entries(other).items():
+            if known in names:
+                return entry.load().columns
+    return None
+
+
 @cache
 def target_names() -> list[str]:
     """The shipped targets."""

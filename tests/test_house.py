@@ -27,7 +27,7 @@ HOME = Path(__file__).resolve().parent.parent / "sigma2kql"
 PACKAGES = ("artifacts", "cli", "deploy", "engines")
 
 ROOMS: list[set[str]] = [
-    {"__init__", "catalogue"},
+    {"__init__", "catalogue", "folders"},
     {"errors"},
     {"model", "literals", "yamltree", "regex_syntax", "report", "child", "event_file", "event_forms", "evtx_child"},
     {"regex", "modifiers", "condition", "metadata", "simplify", "transforms", "event_json", "regression", "config"},

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from sigma2kql.tables import build_index, mappings_folder, target_names
+from sigma2kql.folders import mappings_folder
+from sigma2kql.tables import build_index, target_names
 
 
 @pytest.mark.parametrize("target", target_names())

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sigma2kql.artifacts import bodies, describe, languages, resources
+from sigma2kql.artifacts.columns import Output, read_columns
 from sigma2kql.artifacts.describe import Kind, Limits, Prepared, is_hunt
 from sigma2kql.artifacts.model import AlertRule, Artifact, Detection, Hunt
 from sigma2kql.artifacts.native import validate_native
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMATS",
     "Format",
+    "Output",
     "Prepared",
     "Settings",
     "bundle",
@@ -42,6 +44,7 @@ __all__ = [
     "prepare",
     "read_artifact",
     "read_artifacts",
+    "read_columns",
     "render",
     "validate_native",
     "write",
@@ -76,12 +79,13 @@ RESERVED = frozenset(
 
 
 def prepare(
-    compiled: Compiled, name: str, settings: Settings, output_columns: Mapping[str, str] | None = None
+    compiled: Compiled, name: str, settings: Settings, output_columns: Mapping[str, str] | Output | None = None
 ) -> Prepared:
     """Decide what `compiled` becomes in the format `name`, with warnings about what was cut, dropped or added.
 
     `output_columns` are the columns that the query returns (for a query of this project's own: all columns of its
-    table). Entity mappings are inferred from them and checked against them; a custom detection needs them.
+    table; an `Output` says whether there may be more). Entity mappings are inferred from them and checked against
+    them; a custom detection needs them.
     Raises Sigma2KqlError (E703 .. E709, E714, E717) where there can be no such artifact.
     """
     chosen = _format(name)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sigma2kql.artifacts import attack, entities
+from sigma2kql.artifacts.columns import Output
 from sigma2kql.artifacts.facts import asim_schema, connectors, facts, tables_behind
 from sigma2kql.artifacts.model import AlertRule, Artifact, Connector, Detection, Entity, Hunt, Incident, Schedule
 from sigma2kql.artifacts.scan import Scan, scan
@@ -55,9 +56,10 @@ class Prepared:
 class _Notes(list[Diagnostic]):
     """What is found on the way; the span is the document's."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, more: bool) -> None:
         super().__init__()
         self.span = span
+        self.more = more  # the query may return more columns than are known
 
     def say(self, code: str, message: str, hint: str = "") -> None:
         self.append(diagnostic(code, message, self.span, hint))
@@ -82,14 +84,21 @@ class _Facts:
 
 
 def describe(
-    compiled: Compiled, kind: Kind, limits: Limits, settings: Settings, output_columns: Mapping[str, str] | None = None
+    compiled: Compiled,
+    kind: Kind,
+    limits: Limits,
+    settings: Settings,
+    output_columns: Mapping[str, str] | Output | None = None,
 ) -> Prepared:
     """Decide every value of the artifact. `output_columns` (name -> type) are what the query returns, where known.
 
     Raises Sigma2KqlError (E703 .. E709, E714) with every reason why the artifact cannot be.
     """
     document = compiled.document
-    notes = _Notes(document.origin.span)
+    more = isinstance(output_columns, Output) and not output_columns.whole
+    notes = _Notes(document.origin.span, more)
+    if isinstance(output_columns, Output):
+        output_columns = output_columns.columns or None
     if isinstance(document, NativeQuery):
         compiled = replace(compiled, kql=compiled.kql or document.query)
         settings = _with_native(settings, document, notes)
@@ -147,7 +156,7 @@ def _common(
             notes.say("W753", f"more ATT&CK than the format takes; left out: {', '.join(out)}")
     name, description = _texts(compiled, kind, settings=settings, limits=limits, found=found, notes=notes)
     native = isinstance(compiled.document, NativeQuery)
-    tables = read.tables if native or compiled.table is None else (compiled.table,)
+    tables = _tables(compiled, read)
     status = settings.status or (None if native else facts("severity")["statuses"].get(meta.status or ""))
     return _Facts(
         id=identity(compiled, kind),
@@ -209,6 +218,13 @@ def _attack(meta: Metadata, settings: Settings, notes: _Notes) -> attack.Attack:
     elif not found.techniques:
         notes.say("W754", "no ATT&CK technique: Azure-Sentinel's checks ask for at least one")
     return found
+
+
+def _tables(compiled: Compiled, read: Scan) -> tuple[str, ...]:
+    """The tables of the query: those that were chosen, or those that a native one names."""
+    if isinstance(compiled.document, NativeQuery) or not compiled.table:
+        return read.tables
+    return tuple(compiled.table.split(", "))
 
 
 def _texts(
@@ -301,7 +317,7 @@ def _custom_details(
 
 
 def _check_columns(what: str, named: list[str], columns: Mapping[str, str] | None, notes: _Notes) -> None:
-    missing = [] if columns is None else [name for name in dict.fromkeys(named) if name not in columns]
+    missing = [] if columns is None or notes.more else [name for name in dict.fromkeys(named) if name not in columns]
     if missing:
         notes.say("E707", f"{what} name columns that the query does not return: {', '.join(missing)}")
 
@@ -466,7 +482,7 @@ def _detection(
     read: Scan,
     notes: _Notes,
 ) -> Detection:
-    tables = read.tables if isinstance(compiled.document, NativeQuery) or not compiled.table else (compiled.table,)
+    tables = _tables(compiled, read)
     fits = entities.infer_defender(tables[0] if tables else None, columns or {})
     found: tuple[Entity, ...] = ()
     if columns is None:

@@ -8,15 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-
-def deploy_folder() -> Path:
-    """The folder `mappings/deploy`: inside the package when installed, beside it in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "mappings" / "deploy"
-    return inside if inside.is_dir() else package.parent / "mappings" / "deploy"
+from sigma2kql.folders import mappings_folder
 
 
 @cache
@@ -25,7 +19,7 @@ def facts(name: str) -> Mapping[str, Any]:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    with (deploy_folder() / f"{name}.yml").open(encoding="utf-8") as stream:
+    with (mappings_folder() / "deploy" / f"{name}.yml").open(encoding="utf-8") as stream:
         data: Mapping[str, Any] = yaml.load(stream, loader)  # noqa: S506 (a safe loader either way)
     return data
 

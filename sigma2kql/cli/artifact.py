@@ -10,12 +10,11 @@ from pathlib import Path, PurePath
 
 import click
 
-from sigma2kql.api import Input
+from sigma2kql.api import Input, Options, output_columns
 from sigma2kql.artifacts import FORMATS, Prepared, Settings, companions, file_name, merge, merge_rule, prepare, write
 from sigma2kql.cli.common import Report
 from sigma2kql.config import Config
 from sigma2kql.errors import Sigma2KqlError, diagnostic
-from sigma2kql.kql import output_columns
 from sigma2kql.model import Compiled
 from sigma2kql.output import Folder
 
@@ -36,6 +35,7 @@ def write_artifacts(
     bundled: bool,
     output: str | None,
     config: Config,
+    options: Options,
     report: Report,
 ) -> None:
     """Every query as an artifact, to standard output, a file or a folder. Raises Sigma2KqlError for wrong settings."""
@@ -44,7 +44,7 @@ def write_artifacts(
         r
         for one, done in results
         if done.kql is not None
-        for r in _prepared(one, done, form, folder_settings(base, one, config), report)
+        for r in _prepared(one, done, form, folder_settings(base, one, config), options, report)
     ]
     if bundled and not FORMATS[form].bundle:
         raise click.UsageError(f"{form} has no form for several rules in one file")
@@ -75,11 +75,13 @@ def folder_settings(base: Settings, one: Input, config: Config) -> Settings:
     return base
 
 
-def _prepared(one: Input, done: Compiled, form: str, settings: Settings, report: Report) -> list[_Ready]:
+def _prepared(
+    one: Input, done: Compiled, form: str, settings: Settings, options: Options, report: Report
+) -> list[_Ready]:
     """The artifact of one rule, or its diagnostics and nothing."""
     try:
         settings = merge_rule(settings, done.document.meta.custom, done.document.origin.span)
-        prepared = prepare(done, form, settings, output_columns(done))
+        prepared = prepare(done, form, settings, output_columns(done, options))
         write([prepared.artifact], form, settings)  # what cannot be written is said at its rule
     except Sigma2KqlError as error:
         report.fail(error.diagnostics)

@@ -51,7 +51,7 @@ def command(form: str | None, output: str | None, bundle: bool, no_header: bool,
     if form in ARTIFACTS:
         from sigma2kql.cli.artifact import write_artifacts
 
-        write_artifacts(list(results), form, bundle, output, config, report)
+        write_artifacts(list(results), form, bundle, output, config, options, report)
     elif output is not None and (output.endswith(("/", os.sep)) or Path(output).is_dir()):
         _write_folder(results, form, Path(output), not no_header)
     elif output is not None:

@@ -15,14 +15,13 @@ from typing import Any
 import click
 
 from sigma2kql import deploy
-from sigma2kql.api import compile_inputs, read_inputs
-from sigma2kql.artifacts import Settings, merge, merge_rule, prepare
+from sigma2kql.api import compile_inputs, output_columns, read_inputs
+from sigma2kql.artifacts import Output, Settings, merge, merge_rule, prepare
 from sigma2kql.cli.artifact import folder_settings
 from sigma2kql.cli.common import Report, compile_options, load_config, make_options, progress, standard_input, use_color
 from sigma2kql.deploy import Change, Found, Outcome, Service, Wanted
 from sigma2kql.deploy.services import GRAPH, SENTINEL, SENTINELS, Client
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic
-from sigma2kql.kql import output_columns
 from sigma2kql.model import Compiled
 from sigma2kql.report import printable
 
@@ -213,18 +212,25 @@ def _start(given: dict[str, Any], form: str) -> tuple[Goal, Work]:
                 advance(1)
                 last = one
             if not work.report.add(done) and done.kql is not None:
-                _want(done, folder_settings(base, one, config), name, given["owner"], work, seen)
+                wish = folder_settings(base, one, config)
+                _want(done, wish, output_columns(done, options), name, given["owner"], work, seen)
     return goal, work
 
 
 def _want(
-    done: Compiled, settings: Settings, name: str, owner: str, work: Work, seen: dict[tuple[str, str], str]
+    done: Compiled,
+    settings: Settings,
+    columns: Output,
+    name: str,
+    owner: str,
+    work: Work,
+    seen: dict[tuple[str, str], str],
 ) -> None:
     """Add what one rule is deployed as, or say why it cannot be."""
     span = done.document.origin.span
     try:
         settings = merge_rule(settings, done.document.meta.custom, span)
-        prepared = prepare(done, name, settings, output_columns(done))
+        prepared = prepare(done, name, settings, columns)
         made = deploy.make_wanted(prepared.artifact, settings, owner, span)
         _once(made, seen)
     except Sigma2KqlError as error:
