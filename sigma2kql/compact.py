@@ -49,7 +49,9 @@ def _plain(leaf: Match[Column]) -> bool:
     if not isinstance(leaf.test, Text) or leaf.test.cased:
         return False
     found = shape(leaf.test)
-    return found is not None and found[0] != "equals" and all(c.isascii() or c.lower() == c.upper() for c in found[1])
+    if found is None or found[0] == "equals":
+        return False
+    return found[1].isascii() or all(c.isascii() or c.lower() == c.upper() for c in found[1])
 
 
 def _folded(column: Column, found: list[Match[Column]]) -> Match[Column]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from sigma2kql.errors import Span
 from sigma2kql.literals import is_word
@@ -18,9 +18,12 @@ from sigma2kql.operators import Atom, Chain, Listed, Piece, Wrap, choice, cost, 
 from sigma2kql.prefilter import prefilter
 from sigma2kql.simplify import leaves, replace
 
+Gate: TypeAlias = Sequence[Atom | Listed] | None  # what `prefilter` gives
+
 WIDTH = 120
 # Microsoft's parser stops at about 490 chained operands (KS245); engines that recurse stop sooner.
 CHAIN = 200
+Gate = Sequence[Atom | Listed] | None  # the prefilter's alternatives
 LIMIT = 10_000  # characters of a Sentinel scheduled rule's query (Microsoft Learn: "Sentinel service limits")
 
 
@@ -30,11 +33,12 @@ def emit(query: Query, prefiltered: bool = True) -> str:
     `prefiltered` adds, where one can be proved, a term test that the rule implies and that Kusto's term index answers.
     A query over the limit is written with its long lists of texts as regular expressions, where that makes it shorter.
     """
-    text = _emit(query, prefiltered)
+    gate = prefilter(query.where) if prefiltered else None
+    text = _emit(query, gate)
     if len(text) > LIMIT:
         from sigma2kql.compact import compact
 
-        text = min(text, _emit(dataclasses.replace(query, where=compact(query.where)), prefiltered), key=len)
+        text = min(text, _emit(dataclasses.replace(query, where=compact(query.where)), gate), key=len)
     return text
 
 
@@ -46,17 +50,16 @@ def emit_union(queries: Sequence[Query], prefiltered: bool = True) -> str:
     return "union isfuzzy=true\n" + ",\n".join(f"(\n{part}\n)" for part in parts)
 
 
-def _emit(query: Query, prefiltered: bool) -> str:
-    return "\n".join(line for lines, _ in _parts(query, prefiltered) for line in lines)
+def _emit(query: Query, gate: Gate) -> str:
+    return "\n".join(line for lines, _ in _parts(query, gate) for line in lines)
 
 
-def _parts(query: Query, prefiltered: bool) -> list[tuple[list[str], Expr[Column] | None]]:
+def _parts(query: Query, gate: Gate) -> list[tuple[list[str], Expr[Column] | None]]:
     """The text in order: the lines of each operator, and the part of the rule's tree that they stand for, if any."""
     query, extends = _extended(query)
     computed = {column.text for column, _ in extends}
     parts: list[tuple[list[str], Expr[Column] | None]] = [([query.table], None)]
     parts += [(_where(conjunct), None) for conjunct in _conjuncts(query.rows)]
-    gate = prefilter(query.where) if prefiltered else None
     if gate is not None:
         parts.append((_layout("| where ", gate if len(gate) == 1 else [Chain("or", tuple(gate))], "    "), None))
     late: list[tuple[list[str], Expr[Column] | None]] = []
@@ -334,11 +337,12 @@ def locate(kql: str, query: Query, prefiltered: bool = True) -> list[tuple[int, 
     Empty where the text is not what `emit` gives for this query. What the rule does not say itself (the table, the
     rows of its log source, a prefilter) has no place.
     """
-    parts = _parts(query, prefiltered)
+    gate = prefilter(query.where) if prefiltered else None
+    parts = _parts(query, gate)
     if "\n".join(line for lines, _ in parts for line in lines) != kql:
         from sigma2kql.compact import compact
 
-        parts = _parts(dataclasses.replace(query, where=compact(query.where)), prefiltered)
+        parts = _parts(dataclasses.replace(query, where=compact(query.where)), gate)
         if "\n".join(line for lines, _ in parts for line in lines) != kql:
             return []
     found: list[tuple[int, int, Span]] = []

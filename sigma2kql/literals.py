@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from unicodedata import category
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -75,6 +76,7 @@ _KEYWORDS = frozenset(
 )
 
 
+@lru_cache(maxsize=1024)
 def identifier(name: str) -> str:
     """A column name as KQL: bare where it is a plain word and no keyword, else in brackets."""
     return name if _IDENTIFIER.match(name) and name.lower() not in _KEYWORDS else f"[{quoted(name)}]"

@@ -82,7 +82,13 @@ def _gate(expr: Expr[Column]) -> _Gate | None:
         case Match():
             return _leaf(expr)
         case And(items):
-            gates = [gate for item in items if (gate := _gate(item)) is not None]
+            gates: list[_Gate] = []
+            for item in items:
+                gate = _gate(item)
+                if gate is not None and gate.free:
+                    return gate  # nothing is cheaper
+                if gate is not None:
+                    gates.append(gate)
             return min(gates, key=lambda gate: gate.cost, default=None)
         case Or(items):
             return _union(_gate(item) for item in items)
