@@ -111,7 +111,7 @@ class _Builder:
             if len(parts) == 1
             else "union\n" + ",\n".join(f"(\n{_indented(part.lines)}\n)" for part in parts)
         )
-        return self._window(correlation, parts, matches, time), mapped
+        return self._window(correlation, parts, matches, time, nested=bool(above)), mapped
 
     def _part(self, correlation: Correlation, reference: Reference, above: tuple[Correlation, ...]) -> _Part:
         found = self.by_name.get(reference.name)
@@ -139,7 +139,8 @@ class _Builder:
         wanted += [
             (_name(value), value, None) for value in values if _name(value) not in {known for known, _, _ in keys}
         ]
-        projected = [f"{column} = {self._text(one, field, ref)}" for column, field, ref in wanted]
+        texts = [(column, self._text(one, field, ref)) for column, field, ref in wanted]
+        projected = [column if column == text else f"{column} = {text}" for column, text in texts]
         pipeline = [
             emit(one.query, self.prefiltered),
             f"| project {', '.join([identifier(one.query.time), *projected, f'{RULE} = {quoted(name)}'])}",
@@ -171,7 +172,7 @@ class _Builder:
 
     # -- windows -----------------------------------------------------------------------------------------------------
 
-    def _window(self, correlation: Correlation, parts: list[_Part], matches: str, time: str) -> str:
+    def _window(self, correlation: Correlation, parts: list[_Part], matches: str, time: str, nested: bool) -> str:
         keys = self.keys(correlation)
         present = "".join(f"\n| where isnotempty({key})" for key in keys)
         kind, span = correlation.type, _span(correlation.timespan)
@@ -183,7 +184,7 @@ class _Builder:
         )
         if kind == "event_count" and not few and len(bounds) == 1:
             op, number = bounds[0]
-            return _counted(matches + present, keys, time, span, int(number) + (op == "gt"))
+            return _counted(matches + present, keys, time, span, int(number) + (op == "gt"), nested)
         measure, test = _measure(correlation, parts)
         if few:
             self.fixed = True
@@ -238,8 +239,13 @@ class _Builder:
         return f"{joined}\n| partition hint.strategy=native by {key} (\n{_indented(scan)}\n)"
 
 
-def _counted(matches: str, keys: list[str], time: str, span: str, number: int) -> str:
-    """At least `number` events within the span: the event `number - 1` before is in the same group and near enough."""
+def _counted(matches: str, keys: list[str], time: str, span: str, number: int, nested: bool) -> str:
+    """At least `number` events within the span: the event `number - 1` before is in the same group and near enough.
+
+    One row a group; `nested` in another correlation, which looks at times, a row for each time the count is reached.
+    """
+    if number <= 1 and nested:
+        return matches
     if number <= 1:
         return f"{matches}\n| summarize {time} = max({time}), FirstSeen = min({time}), EventCount = count()" + (
             f" by {', '.join(keys)}" if keys else ""
@@ -247,11 +253,13 @@ def _counted(matches: str, keys: list[str], time: str, span: str, number: int) -
     order = ", ".join([*(f"{key} asc" for key in keys), f"{time} asc"])
     same = "".join(f" and prev({key}, {number - 1}) == {key}" for key in keys)
     by = f" by {', '.join(keys)}" if keys else ""
+    each = f"project {', '.join([time, 'FirstSeen', *keys])}"
+    group = f"summarize FirstSeen = min(FirstSeen), {time} = max({time}){by}"
     return (
         f"{matches}\n| sort by {order}\n"
         f"| extend FirstSeen = prev({time}, {number - 1}), SameGroup = isnotnull(prev({time}, {number - 1})){same}\n"
         f"| where SameGroup and {time} - FirstSeen <= {span}\n"
-        f"| summarize FirstSeen = min(FirstSeen), {time} = max({time}){by}"
+        f"| {each if nested else group}"
     )
 
 

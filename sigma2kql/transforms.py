@@ -622,11 +622,13 @@ def _hashes(request: Request) -> Expr[Column]:
     test = request.test
     if isinstance(test, Null) or test == PRESENT or test == Text(()):
         return request.anywhere(test)
-    text = "".join(p for p in test.parts if isinstance(p, str)) if isinstance(test, Text) else ""
-    found = _HASH.findall(text)
-    if found:
+    pieces = [p for p in test.parts if isinstance(p, str)] if isinstance(test, Text) else []
+    text = "".join(pieces)
+    found = [pair for piece in pieces for pair in _HASH.findall(piece)]
+    if found and all(map(_HASH.search, pieces)):
+        begun = isinstance(test, Text) and test.parts[-1] is ANY
         tests = [
-            Match(by_algorithm[name.upper()], Text((value,)), request.match.span)
+            Match(by_algorithm[name.upper()], _hash_text(value, begun), request.match.span)
             if name.upper() in by_algorithm
             else None
             for name, value in found
@@ -644,6 +646,11 @@ def _hashes(request: Request) -> Expr[Column]:
         if columns:
             return request._replace(columns=columns).anywhere(Text((text,)))
     return request.untestable("E412", f"`{request.match.subject.name}` must name a whole hash here, as in `SHA256=...`")
+
+
+def _hash_text(value: str, begun: bool) -> Text:
+    """A whole hash, or where the value is `begun` and no whole one, its beginning."""
+    return Text((value, ANY) if begun and len(value) not in _BY_LENGTH else (value,))
 
 
 def _shape_hashes(value: str, columns: tuple[Column, ...], options: Mapping[str, Any]) -> list[tuple[Column, Any]]:

@@ -91,7 +91,8 @@ def compile_case(case: Case, folder: Path) -> Outcome:
         (folder / "mappings").mkdir(exist_ok=True)
         (folder / "mappings" / "case.yml").write_text(case.blocks["yaml mapping"], encoding="utf-8")
         given.setdefault("mappings", (folder / "mappings",))
-        given.setdefault("target", (yaml.safe_load(case.blocks["yaml mapping"]) or {}).get("target", "sentinel"))
+        named = re.search(r"^target: (\w+)", case.blocks["yaml mapping"], re.MULTILINE)
+        given.setdefault("target", named[1] if named else "demo")
     try:
         compiler = Compiler(Options(**given))
     except Sigma2KqlError as error:
@@ -210,6 +211,14 @@ def test_microsofts_parser_finds_no_fault_in_any_expected_query(
             if problem.severity == "error"
         ]
     assert faults == []
+
+
+def test_a_mapping_file_that_is_no_text(tmp_path: Path) -> None:
+    """It cannot stand in a Markdown file."""
+    (tmp_path / "case.yml").write_bytes(b"table: T\xff\n")
+    with pytest.raises(Sigma2KqlError) as caught:
+        Compiler(Options("demo", mappings=(tmp_path,)))
+    assert [d.code for d in caught.value.diagnostics] == ["E450"]
 
 
 # --------------------------------------------------------------------------------------------------------------------
