@@ -382,6 +382,10 @@ class _Search:
                             yield from () if found is None else (found,)
                         else:
                             yield from self.place(column, value, cells)
+                elif wanted and column.kind == "stored" and (part := _contained(test)):
+                    # text that is put together from parts: what it must contain is one more of them
+                    found = put(cells, (column.reads[0], "fragment", (part,)), part)
+                    yield from () if found is None else (found,)
 
     def _every(self, items: tuple[Expr[Column], ...], cells: Cells, wanted: bool) -> Iterator[Cells]:
         if not items:
@@ -389,6 +393,14 @@ class _Search:
             return
         for here in self.satisfy(items[0], cells, wanted):
             yield from self._every(items[1:], here, wanted)
+
+
+def _contained(test: Test[Column]) -> str:
+    match test:
+        case Text((Wildcard.ANY, str(text), Wildcard.ANY)):
+            return text
+        case _:
+            return ""
 
 
 def _as_it_is(cells: Cells) -> Iterator[Cells]:
