@@ -18,12 +18,10 @@ from sigma2kql.operators import Atom, Chain, Listed, Piece, Wrap, choice, cost, 
 from sigma2kql.prefilter import prefilter
 from sigma2kql.simplify import leaves, replace
 
-Gate: TypeAlias = Sequence[Atom | Listed] | None  # what `prefilter` gives
-
 WIDTH = 120
 # Microsoft's parser stops at about 490 chained operands (KS245); engines that recurse stop sooner.
 CHAIN = 200
-Gate = Sequence[Atom | Listed] | None  # the prefilter's alternatives
+Gate: TypeAlias = Sequence[Atom | Listed] | None  # the prefilter's alternatives
 LIMIT = 10_000  # characters of a Sentinel scheduled rule's query (Microsoft Learn: "Sentinel service limits")
 
 
@@ -38,7 +36,11 @@ def emit(query: Query, prefiltered: bool = True) -> str:
     if len(text) > LIMIT:
         from sigma2kql.compact import compact
 
-        text = min(text, _emit(dataclasses.replace(query, where=compact(query.where)), gate), key=len)
+        short = dataclasses.replace(query, where=compact(query.where))
+        text = min(text, _emit(short, gate), key=len)
+        if len(text) > LIMIT and gate is not None:
+            bare = _emit(short, None)
+            text = bare if len(bare) <= LIMIT else text
     return text
 
 
@@ -51,7 +53,11 @@ def emit_union(queries: Sequence[Query], prefiltered: bool = True) -> str:
 
 
 def _emit(query: Query, gate: Gate) -> str:
-    return "\n".join(line for lines, _ in _parts(query, gate) for line in lines)
+    return _joined(_parts(query, gate))
+
+
+def _joined(parts: Sequence[tuple[list[str], Expr[Column] | None]]) -> str:
+    return "\n".join(line for lines, _ in parts for line in lines)
 
 
 def _parts(query: Query, gate: Gate) -> list[tuple[list[str], Expr[Column] | None]]:
@@ -339,12 +345,11 @@ def locate(kql: str, query: Query, prefiltered: bool = True) -> list[tuple[int, 
     """
     gate = prefilter(query.where) if prefiltered else None
     parts = _parts(query, gate)
-    if "\n".join(line for lines, _ in parts for line in lines) != kql:
+    if _joined(parts) != kql:  # one of the shorter forms of `emit`
         from sigma2kql.compact import compact
 
-        parts = _parts(dataclasses.replace(query, where=compact(query.where)), gate)
-        if "\n".join(line for lines, _ in parts for line in lines) != kql:
-            return []
+        short = dataclasses.replace(query, where=compact(query.where))
+        parts = next((found for one in (gate, None) if _joined(found := _parts(short, one)) == kql), [])
     found: list[tuple[int, int, Span]] = []
     at = 0
     for lines, expr in parts:
