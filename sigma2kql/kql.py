@@ -349,7 +349,7 @@ def locate(kql: str, query: Query, prefiltered: bool = True) -> list[tuple[int, 
         from sigma2kql.compact import compact
 
         short = dataclasses.replace(query, where=compact(query.where))
-        parts = next((found for one in (gate, None) if _joined(found := _parts(short, one)) == kql), [])
+        parts = next((tried for one in (gate, None) if _joined(tried := _parts(short, one)) == kql), [])
     found: list[tuple[int, int, Span]] = []
     at = 0
     for lines, expr in parts:

@@ -22,6 +22,8 @@ from sigma2kql.operators import Atom, Listed
 # Over 128 values Kusto does not use the index (Microsoft Learn: "has_any operator").
 MOST = 128
 _RUN = re.compile(r"[A-Za-z0-9_]*[A-Za-z0-9][A-Za-z0-9_]*")
+# Several terms that may be tested as one text: what stands between them is written the same way in JSON and XML.
+_TOGETHER = re.compile(r"[A-Za-z0-9_]+(?:[. -][A-Za-z0-9_]+)+")
 _DELIMITERS = frozenset(" !\"#$%&'()*+,-./:;<=>?@[\\]^`{|}~")
 # Terms that stand in most rows of their column: true, but no help.
 _COMMON = frozenset(
@@ -56,7 +58,14 @@ class _Gate:
 
 
 def _dearness(term: str) -> int:
-    return len(term) + 4 + 100 * ("_" in term) + 200 * (len(term) < 4) + 400 * (term.lower() in _COMMON)
+    return (
+        len(term)
+        + 4
+        + 100 * ("_" in term)
+        + 150 * (not term.replace("_", "").isalnum())
+        + 200 * (len(term) < 4)
+        + 400 * (term.lower() in _COMMON)
+    )
 
 
 def prefilter(where: Expr[Column]) -> list[Atom | Listed] | None:
@@ -140,7 +149,7 @@ def _leaf(leaf: Match[Column]) -> _Gate | None:
 
 
 def _best(terms: Sequence[str]) -> str | None:
-    """The shortest of the good ones: at least four characters and not common, else whatever is left."""
+    """The shortest good one: a term of four characters or more that is not common, else several terms as one text."""
     return terms[0] if len(terms) == 1 else min(terms, key=lambda term: (_dearness(term), term), default=None)
 
 
@@ -156,14 +165,17 @@ def _terms(parts: Sequence[Part], as_stored: bool) -> list[str]:
             continue
         before = parts[number - 1] if number else None
         after = parts[number + 1] if number + 1 < len(parts) else None
+        whole: list[tuple[int, int]] = []
         for run in _RUN.finditer(part):
             start, end = run.span()
-            if end - start < 3:
-                continue
             if (_closed(part[start - 1]) if start else _edge(before, number == 0, as_stored)) and (
                 _closed(part[end]) if end < len(part) else _edge(after, number + 1 == len(parts), as_stored)
             ):
-                found.append(run[0])
+                whole.append((start, end))
+                if end - start >= 3:
+                    found.append(run[0])
+        if len(whole) > 1 and _TOGETHER.fullmatch(part, whole[0][0], whole[-1][1]):
+            found.append(part[whole[0][0] : whole[-1][1]])
     return found
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -501,19 +501,27 @@ class Target:
     entries: tuple[Entry, ...]
     time: str | None = None
     title: str = ""
+    _serving: dict[LogSource, tuple[Entry, ...]] = field(default_factory=dict, compare=False, repr=False)
+    _found: dict[tuple[str, LogSource], tuple[tuple[Table, Serve], ...]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
-    def serving(self, logsource: LogSource) -> Iterator[Entry]:
+    def serving(self, logsource: LogSource) -> tuple[Entry, ...]:
         """The tables that say they serve this log source, without reading them."""
-        return (entry for entry in self.entries if any(_covers(served, logsource) for served in entry.logsources))
+        if logsource not in self._serving:
+            self._serving[logsource] = tuple(
+                entry for entry in self.entries if any(_covers(served, logsource) for served in entry.logsources)
+            )
+        return self._serving[logsource]
 
     def candidates(self, logsource: LogSource) -> Iterator[tuple[Table, Serve]]:
-        """Every table and serve whose log source covers this one, best first."""
-        for entry in self.entries:
-            if any(_covers(served, logsource) for served in entry.logsources):
+        """Every table and serve whose log source covers this one, best first; a table is read when it is reached."""
+        for entry in self.serving(logsource):
+            key = (entry.name, logsource)
+            if key not in self._found:
                 table = entry.load()
-                for serve in table.serves:
-                    if _covers(serve.logsource, logsource):
-                        yield table, serve
+                self._found[key] = tuple((table, s) for s in table.serves if _covers(s.logsource, logsource))
+            yield from self._found[key]
 
 
 def _covers(served: LogSource, asked: LogSource) -> bool:

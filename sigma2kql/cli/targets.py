@@ -121,7 +121,7 @@ def _target(target: Target, form: str) -> int:
 def _not_served(target: Target) -> list[LogSource]:
     """The log sources that another shipped target serves and this one does not."""
     known = {s for name in target_names() for entry in load_target(name).entries for s in entry.logsources}
-    missing = [s for s in known if next(target.serving(LogSource(s.category, s.product, s.service)), None) is None]
+    missing = [s for s in known if not target.serving(LogSource(s.category, s.product, s.service))]
     return sorted((s for s in missing if _words(s)), key=str)
 
 
