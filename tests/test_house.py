@@ -4,9 +4,10 @@ A module imports only from rooms below its own, or from its own package; new mod
 
     catalogue < errors < model and the other ground (literals, yamltree, regex_syntax, ...)
               < words of the language (regex, modifiers, condition, simplify, transforms ...)
-              < sentences (detection, correlation, evaluate, operators, expressions, events)
-              < loader, tables, prefilter, compact, generate | artifacts and engines, which know no stage
-              < mapping, kql < correlate, shape < api, prove, gather < check, output, deploy < hunt < cli
+              < sentences (detection, correlation, evaluate, operators, events)
+              < loader, tables, prefilter, compact, expressions | artifacts and engines, which know no stage
+              < mapping, kql, cells, generate < correlate, shape < api, prove, gather
+              < check, output, deploy < hunt < cli
 
 The stages (loader, mapping, kql, evaluate, artifacts, engines) never import each other: `api` alone composes them.
 """
@@ -24,16 +25,15 @@ from pathlib import Path
 import pytest
 
 HOME = Path(__file__).resolve().parent.parent / "sigma2kql"
-PACKAGES = ("artifacts", "cli", "deploy", "engines")
 
 ROOMS: list[set[str]] = [
     {"__init__", "catalogue", "folders"},
     {"errors"},
     {"model", "literals", "yamltree", "regex_syntax", "report", "child", "event_file", "event_forms", "evtx_child"},
     {"regex", "modifiers", "condition", "metadata", "simplify", "transforms", "event_json", "regression", "config"},
-    {"detection", "correlation", "evaluate", "operators", "expressions", "events"},
-    {"loader", "tables", "prefilter", "compact", "generate", "rule_events", "artifacts", "engines"},
-    {"mapping", "kql"},
+    {"detection", "correlation", "evaluate", "operators", "regex_texts", "events"},
+    {"loader", "tables", "prefilter", "compact", "expressions", "rule_events", "artifacts", "engines"},
+    {"mapping", "kql", "cells", "generate", "proof"},
     {"correlate", "shape"},
     {"api", "prove", "gather"},
     {"check", "output", "deploy"},
