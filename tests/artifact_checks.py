@@ -49,13 +49,13 @@ def problems_of(form: str, text: str, shared: Path) -> list[str]:
     document = parse(form, text)
     if form not in SCHEMAS:
         return []
-    found = list(validator(SCHEMAS[form], shared).iter_errors(document))
-    if form == "arm" and len(document["resources"]) == 2:  # a saved function, and the rule that calls it
-        function, rule = document["resources"]
-        found = [
-            *validator(SCHEMAS["arm"], shared).iter_errors({**document, "resources": [rule]}),
-            *validator(SCHEMAS["hunting-arm"], shared).iter_errors({**document, "resources": [function]}),
-        ]
+    parts = [(form, document)]
+    if form == "arm":  # saved functions stand beside the rules that call them, and have a schema of their own
+        for name, saved in (("arm", False), ("hunting-arm", True)):
+            rows = [row for row in document["resources"] if row["type"].endswith("/savedSearches") == saved]
+            parts += [(name, {**document, "resources": rows})] if rows else []
+        parts = parts[1:]
+    found = [error for name, part in parts for error in validator(SCHEMAS[name], shared).iter_errors(part)]
     return [f"{'/'.join(map(str, error.absolute_path)) or '-'}: {_broken(error)}" for error in found]
 
 
