@@ -546,7 +546,7 @@ def _registry_data(request: Request) -> Expr[Column]:
         return _typed_registry_data(request)
     text = literal(request.test)
     numbers = _registry_numbers(text) if text else None
-    if text and text.lower() == "(empty)":
+    if _only_word(request.test).lower() == "(empty)":
         return Or((request.anywhere(Null()), request.anywhere(request.test)))
     return request.any_text((text, *numbers)) if text and numbers else request.anywhere(request.test)
 
@@ -561,13 +561,12 @@ def _typed_registry_data(request: Request) -> Expr[Column]:
         return Or(tuple(Match(kind, Text((name,)), span) for kind in kinds))
 
     binary = of_type("Binary")
-    text = literal(test)
-    if isinstance(test, Null) or (text is not None and text.lower() in ("", "(empty)")):
-        return And((Match(data, Null(), span), Not(binary)))
+    word = _only_word(test)
+    if isinstance(test, Null) or literal(test) == "" or word.lower() == "(empty)":
+        empty = And((Match(data, Null(), span), Not(binary)))
+        return empty if literal(test) is not None or isinstance(test, Null) else Or((empty, request.anywhere(test)))
     if not isinstance(test, Text):
         return request.anywhere(test)
-    words = [part for part in test.parts if part is not ANY]
-    word = words[0] if len(words) == 1 and isinstance(words[0], str) else ""
     if numbers := _registry_numbers(word):
         return request.any_text(numbers)
     if re.fullmatch(r"(?i)binary data", word):
@@ -585,6 +584,12 @@ def _typed_registry_data(request: Request) -> Expr[Column]:
     return request.anywhere(test)
 
 
+def _only_word(test: Test[Column]) -> str:
+    """The one literal of a text test, whatever may stand around it; "" where there are none or several."""
+    words = [part for part in test.parts if part is not ANY] if isinstance(test, Text) else []
+    return words[0] if len(words) == 1 and isinstance(words[0], str) else ""
+
+
 def _registry_numbers(text: str) -> tuple[str, ...] | None:
     if found := re.fullmatch(r"(?i)DWORD \(0x([0-9a-f]{1,8})\)", text):
         return (str(int(found[1], 16)),)
@@ -599,7 +604,7 @@ def _shape_registry_data(
     if options.get("form") != "xdr":  # a bare number may be either the text of a number or the number
         return [] if value.isdigit() else [(columns[0], value)]
     numbers = _registry_numbers(value)
-    if numbers is None and re.search(r"(?i)[dq]word \(", value):
+    if numbers is None and (value.isdigit() or re.search(r"(?i)[dq]word \(|^[dq]word|^binary data.", value)):
         return []
     kind = "String" if not numbers else "Dword" if value.lower().startswith("dword") else "QWord"
     data = numbers[0] if numbers else value
