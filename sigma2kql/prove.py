@@ -131,7 +131,7 @@ def _case(
         if _is_unix(subject):
             fields.update({name: "/usr/zq" for name in PATHS if name in names and not fields.get(name)})
         expected = evaluate(where, fields)
-        if synonym := _synonym(where, fields, expected, table, serve, names):
+        if not expected and (synonym := _synonym(where, fields, table, serve, names)):
             notes.append(f"{origin}: {synonym}")
             return None
     label = evaluate(where, fields) if expected is None else expected
@@ -162,17 +162,15 @@ def completed(event: Mapping[str, Any], table: Table, serve: Serve, names: Seque
     return full
 
 
-def _synonym(
-    where: Expr[Field], event: Mapping[str, Any], label: bool, table: Table, serve: Serve, names: Sequence[str]
-) -> str:
-    """Why the row cannot say which of two values the event holds, where the rule tells them apart."""
+def _synonym(where: Expr[Field], event: Mapping[str, Any], table: Table, serve: Serve, names: Sequence[str]) -> str:
+    """Why the row of a near miss is also that of a match: of two values that the table does not tell apart."""
     for name in names:
         found = find_field(table, serve, name)
         if isinstance(found, str) or not found.values or event.get(name) in (None, ""):
             continue
         own = next((p for v, p in found.values.items() if v.lower() == str(event[name]).lower()), None)
         for value, predicate in found.values.items():
-            if predicate == own and evaluate(where, {**event, name: value}) != label:
+            if predicate == own and evaluate(where, {**event, name: value}):
                 return f"{table.name} does not tell `{name}` {event[name]!r} from {value!r}"
     return ""
 
