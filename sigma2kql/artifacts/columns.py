@@ -105,7 +105,10 @@ class _Reader:
         return self.read[name]
 
     def union(self, first: Output | None, code: Sequence[Token], depth: int) -> Output:
-        """Columns of all; one of two types in two tables is renamed after its type, and is left out."""
+        """Columns of all; one of two types in two tables is renamed after its type, and is left out.
+
+        Where `known` lacks a column of one table, the renaming of the other table's is missed.
+        """
         parts = [] if first is None else [first]
         open_ended = False
         for item in _split(_without_options(code), ","):
