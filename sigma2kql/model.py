@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from sigma2kql.errors import Diagnostic, Source, Span
+from sigma2kql.errors import Diagnostic, Source, Span, frozen
 
 S = TypeVar("S")
 
@@ -19,7 +19,7 @@ S = TypeVar("S")
 # What is tested
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Field:
     """A field of the event by its Sigma name; `name` None stands for the whole event (keywords)."""
 
@@ -30,7 +30,7 @@ class Field:
 KqlType = Literal["string", "int", "long", "real", "decimal", "bool", "datetime", "timespan", "dynamic", "guid"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Column:
     """A typed KQL expression that a predicate may stand on: a stored column, or something computed from stored ones.
 
@@ -64,7 +64,7 @@ ANY = Wildcard.ANY
 ONE = Wildcard.ONE
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class OneOf:
     """Exactly one of these characters (windash)."""
 
@@ -81,7 +81,7 @@ class Placeholder:
 Part: TypeAlias = str | Wildcard | OneOf | Placeholder
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Text:
     """The whole text has this shape. Parts never hold two neighbouring strings, empty strings or ANY after ANY.
 
@@ -92,7 +92,7 @@ class Text:
     cased: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Regex:
     """A match is found somewhere in the text. `flags` is a subset of "ims", sorted; case counts unless "i" is in it."""
 
@@ -100,7 +100,7 @@ class Regex:
     flags: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cidr:
     """The text is an address inside this network (canonical text, no host bits)."""
 
@@ -108,7 +108,7 @@ class Cidr:
     version: Literal[4, 6]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Number:
     """Compares as a number; a text field that holds the same canonical number compares too."""
 
@@ -116,24 +116,24 @@ class Number:
     value: int | float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bool:
     """Equals this truth value, also as the text true/false in any case."""
 
     value: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Null:
     """The field is missing or null."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Exists:
     """The field is present, even if null or empty."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SameAs(Generic[S]):
     """The text equals, contains, starts or ends with the text of another field; both must be present."""
 
@@ -142,7 +142,7 @@ class SameAs(Generic[S]):
     cased: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DatePart:
     """A part of the timestamp (UTC, ISO week) compares with a number."""
 
@@ -157,7 +157,7 @@ Test: TypeAlias = Text | Regex | Cidr | Number | Bool | Null | Exists | SameAs[S
 # Trees
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Match(Generic[S]):
     """One test on one subject. `span` is the value in the rule that asks for it."""
 
@@ -166,21 +166,21 @@ class Match(Generic[S]):
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class And(Generic[S]):
     """All hold. `And(())` is true."""
 
     items: tuple[Expr[S], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Or(Generic[S]):
     """At least one holds. `Or(())` is false."""
 
     items: tuple[Expr[S], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Not(Generic[S]):
     """Does not hold (two-valued: a missing field fails every test, so its negation holds)."""
 

@@ -9,9 +9,9 @@ Sources: Microsoft Learn, "Query null values", "String operators", the page of e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, assert_never
 
+from sigma2kql.errors import frozen
 from sigma2kql.literals import decimal_text, lowered, quoted
 from sigma2kql.model import (
     ANY,
@@ -33,7 +33,7 @@ from sigma2kql.model import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Atom:
     """A finished predicate. `nullable`: may be null instead of false."""
 
@@ -41,7 +41,7 @@ class Atom:
     nullable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Listed:
     """A predicate over a list of values, which may be broken over lines."""
 
@@ -51,7 +51,7 @@ class Listed:
     nullable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chain:
     """Pieces joined by `and` or `or`; `nullable` as a whole."""
 
@@ -60,7 +60,7 @@ class Chain:
     nullable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wrap:
     """A piece inside a call: `not(...)`, `coalesce(..., false)`."""
 
