@@ -166,7 +166,7 @@ def output_columns(done: Compiled, options: Options) -> Output:
     from sigma2kql.artifacts import Output, read_columns
 
     if done.query is not None and not options.union:
-        return Output(emission.output_columns(done.query), whole=True)
+        return Output(emission.output_columns(done.query, done.kql or ""), whole=True)
     target = _target(options.target, options.mappings, options.tables)
     return read_columns(done.kql or "", partial(columns_of_table, target))
 

@@ -327,9 +327,10 @@ def _list_lines(head: str, values: list[str], tail: str, indent: str) -> list[st
     return lines
 
 
-def output_columns(query: Query) -> dict[str, str]:
-    """The columns that the text of a query returns, name -> type: the table's own and those it computes."""
-    return {**query.columns, **{column.text: column.type for column, _ in _extended(query)[1]}}
+def output_columns(query: Query, kql: str) -> dict[str, str]:
+    """The columns that `kql`, the text of a query, returns, name -> type: the table's own and those it computes."""
+    extends = _extended(query)[1] if "| extend " in kql else []  # compacted, a query may need fewer of them
+    return {**query.columns, **{c.text: c.type for c, text in extends if f"{c.text} = {text}" in kql}}
 
 
 # --------------------------------------------------------------------------------------------------------------------
