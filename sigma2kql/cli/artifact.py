@@ -84,7 +84,7 @@ def _prepared(
         prepared = prepare(done, form, settings, output_columns(done, options))
         write([prepared.artifact], form, settings)  # what cannot be written is said at its rule
     except Sigma2KqlError as error:
-        report.fail(error.diagnostics)
+        report.fail(done, error.diagnostics)
         return []
     report.show(prepared.diagnostics)
     return [_Ready(one, done, prepared, settings)]

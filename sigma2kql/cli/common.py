@@ -20,6 +20,7 @@ from sigma2kql.model import Compiled
 from sigma2kql.report import render
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+NO_QUERY = "without a query of their own"
 FORMS = ("text", "json", "github", "sarif")
 
 
@@ -227,14 +228,15 @@ class Report:
             self.failed += 1
             self.codes[errors[0].code] += 1
         else:
-            self.verdicts[done.verdict or "without a query of their own"] += 1
+            self.verdicts[done.verdict or NO_QUERY] += 1
         self.show(done.diagnostics)
         return bool(errors)
 
-    def fail(self, diagnostics: Iterable[Diagnostic]) -> None:
+    def fail(self, done: Compiled, diagnostics: Iterable[Diagnostic]) -> None:
         """A result that was counted as done cannot be delivered after all."""
         found = list(diagnostics)
         self.failed += 1
+        self.verdicts[done.verdict or NO_QUERY] -= 1
         self.codes[found[0].code] += 1
         self.show(found)
 
@@ -257,7 +259,7 @@ class Report:
     def summary(self, verb: str) -> str:
         """How many of each, and why the others failed."""
         converted = self.documents - self.failed
-        detail = ", ".join(f"{count:,} {verdict}" for verdict, count in self.verdicts.most_common())
+        detail = ", ".join(f"{count:,} {verdict}" for verdict, count in self.verdicts.most_common() if count)
         text = f"{self.documents:,} document{'s' * (self.documents != 1)}: {converted:,} {verb}" + (
             f" ({detail})" if detail else ""
         )

@@ -234,7 +234,7 @@ def _want(
         made = deploy.make_wanted(prepared.artifact, settings, owner, span)
         _once(made, seen)
     except Sigma2KqlError as error:
-        work.report.fail(error.diagnostics)
+        work.report.fail(done, error.diagnostics)
     else:
         work.report.show(prepared.diagnostics)
         work.wanted += made

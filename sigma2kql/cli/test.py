@@ -156,7 +156,7 @@ def _in_words(results: Sequence[Result], told: Mapping[str, Any]) -> str:
     reasons = Counter(r.reason.split(":")[0] for r in results if r.status == "skipped")
     why = "; ".join(f"{count:,} {printable(reason)}" for reason, count in reasons.most_common(8))
     return (
-        f"{told['rules']:,} rules: {told['passed']:,} passed, {told['failed']:,} failed, {told['skipped']:,} skipped"
+        f"{told['rules']:,} rule{'s' * (told['rules'] != 1)}: {told['passed']:,} passed, {told['failed']:,} failed, {told['skipped']:,} skipped"
         + (f" ({why})" if why else "")
         + f"; {told['events']:,} events ({told['must_match']:,} must match), {told['set_aside']:,} set aside, "
         f"{told['seconds']:.1f} s"
