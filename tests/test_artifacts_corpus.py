@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from artifact_checks import FORMATS, SCHEMAS, V19, convert, documents, inconsistent, parse, problems_of
 
+from sigma2kql.artifacts import Settings, read_artifacts, write
+
 pytestmark = pytest.mark.corpus
 WHOLE = bool(os.environ.get("SIGMA2KQL_WHOLE_CORPUS"))
 STEP = 1 if WHOLE else 25
@@ -197,3 +199,21 @@ def test_all_rules_stand_in_one_template(form: str, home: Path, delivered: Mappi
     assert text.count(opened) == sum(f"\n{one}".count(opened) for one in single)
     if form.endswith("arm"):
         parse(form, text)
+
+
+@pytest.mark.parametrize("form", ["sentinel-yaml", "hunting-yaml"])
+def test_an_artifact_goes_in_as_a_native_document_and_comes_out_the_same(
+    form: str, home: Path, delivered: Mapping[str, Delivered]
+) -> None:
+    convert([f"out/{form}"], form, "-o", f"back/{form}/", cwd=home)
+    root = home / "back" / form
+    assert {str(p.relative_to(root)): p.read_text("utf-8") for p in root.rglob("*.yaml")} == delivered[form].files
+
+
+@pytest.mark.parametrize("form", ["arm", "hunting-arm", "sentinel-yaml", "hunting-yaml"])
+def test_an_artifact_that_was_read_is_written_the_same(form: str, delivered: Mapping[str, Delivered]) -> None:
+    settings = Settings()
+    changed = [
+        n for n, text in delivered[form].files.items() if write(read_artifacts(text, form), form, settings) != text
+    ]
+    assert changed == []
