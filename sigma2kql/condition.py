@@ -311,7 +311,7 @@ def read_condition(
     if isinstance(parsed, Fault):
         problems.append(parsed.diagnostic(source, node))
         return None
-    for found in _OPERATOR.finditer(node.text):
+    for found in _OPERATOR.finditer(node.text) if not node.text.islower() else ():
         if not found[0].islower() and found[0] not in names:
             fault = Fault("W302", f"`{found[0]}` is not in lower case", *found.span(), f"write `{found[0].lower()}`")
             problems.append(fault.diagnostic(source, node))

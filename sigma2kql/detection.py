@@ -11,7 +11,7 @@ import re
 
 from sigma2kql.errors import Diagnostic, Source, Span, diagnostic
 from sigma2kql.model import ANY, And, Expr, Field, Match, Not, Or, Placeholder, Regex, Text
-from sigma2kql.modifiers import KEYWORD, NO_MODIFIERS, Chain, Refused, read_chain, read_test
+from sigma2kql.modifiers import KEYWORD, NO_MODIFIERS, Chain, Refused, read_chain, read_shape, read_test
 from sigma2kql.yamltree import YamlList, YamlMap, YamlNode, YamlScalar, locate, trap
 
 
@@ -86,9 +86,15 @@ class _Reader:
     def item(self, field: Field, chain: Chain, values: list[YamlNode]) -> Expr[Field] | None:
         exprs: list[Expr[Field]] = []
         source = self.source
+        wrap = chain.wrap
         failed = bool(chain.faults)
         for value in values:
             at = Span(source, value.start, value.end)
+            if wrap is not None and type(value) is YamlScalar and type(value.value) is str:  # nearly every value
+                if "\\*" in value.text:
+                    self.warn_literal(chain, value, at)
+                exprs.append(Match(field, read_shape(value.value, *wrap), at))
+                continue
             if not isinstance(value, YamlScalar):
                 what = "a map" if isinstance(value, YamlMap) else "a list"
                 self.report("E221", f"{what} cannot be one of several values", at)

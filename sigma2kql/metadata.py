@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import date
+from functools import lru_cache
 from typing import Any
 
 from sigma2kql.errors import Diagnostic, Source, Span, diagnostic, did_you_mean
@@ -26,6 +27,20 @@ _TAG = re.compile(r"[^\s.]+\.\S+")
 _DATE = re.compile(r"(\d{4})([-/])(\d{1,2})\2(\d{1,2})")
 
 _STRUCTURE = frozenset({"logsource", "detection", "correlation", "filter", "action", "taxonomy", "generate"})
+
+
+@lru_cache(maxsize=8192)
+def _day(text: str) -> str | None:
+    found = _DATE.match(text.strip())
+    try:
+        return None if found is None else date(int(found[1]), int(found[3]), int(found[4])).isoformat()
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=8192)
+def _has_namespace(tag: str) -> bool:
+    return _TAG.fullmatch(tag) is not None
 
 
 class MetadataReader:
@@ -111,12 +126,9 @@ class MetadataReader:
             return None
         if node.value is None:
             return None
-        found = _DATE.match(node.text.strip())
+        found = _day(node.text)
         if found is not None:
-            try:
-                return date(int(found[1]), int(found[3]), int(found[4])).isoformat()
-            except ValueError:
-                pass
+            return found
         message = f"`{node.text}` is not a date and is left out"
         self.warn("W204", message, span(self.source, node), "write it as YYYY-MM-DD")
         return None
@@ -138,7 +150,7 @@ class MetadataReader:
     def tags(self, key: str, node: YamlNode) -> tuple[str, ...] | None:
         tags = self.texts(key, node)
         for item in node.items if isinstance(node, YamlList) else ():
-            if isinstance(item, YamlScalar) and item.value is not None and not _TAG.fullmatch(item.text):
+            if isinstance(item, YamlScalar) and item.value is not None and not _has_namespace(item.text):
                 message = f"the tag `{item.text}` has no namespace"
                 self.warn("W203", message, span(self.source, item), "like attack.t1059.001")
         return tags

@@ -495,19 +495,27 @@ def read_value(node: YamlScalar) -> Test[Field]:
     raise Refused("E221", f"`{node.text}` is not a value of the Sigma language", f"write '{node.text}' in quotes")
 
 
+def read_shape(text: str, before: bool, behind: bool) -> Text:
+    """A text as nearly every value is read: with ANY before or behind it, or with neither."""
+    if text and "*" not in text and "?" not in text and "\\\\" not in text:
+        if before:
+            return Text((ANY, text, ANY) if behind else (ANY, text))
+        return Text((text, ANY) if behind else (text,))
+    parts = unescape(text)
+    if before and (not parts or parts[0] is not ANY):
+        parts = (ANY, *parts)
+    if behind and (not parts or parts[-1] is not ANY):
+        parts = (*parts, ANY)
+    return Text(parts)
+
+
 def read_test(chain: Chain, node: YamlScalar, subject: Field, at: Span) -> Expr[Field]:
     """One value of an item as a test on its field, alternatives as `Or`. Raises Refused.
 
     A keyword (a field without a name) is searched anywhere in the event, so its text gets ANY on both sides.
     """
-    if chain.wrap is not None and type(node.value) is str:  # nearly every value
-        parts = unescape(node.value)
-        before, behind = chain.wrap
-        if before and (not parts or parts[0] is not ANY):
-            parts = (ANY, *parts)
-        if behind and (not parts or parts[-1] is not ANY):
-            parts = (*parts, ANY)
-        return Match(subject, Text(parts), at)
+    if chain.wrap is not None and type(node.value) is str:
+        return Match(subject, read_shape(node.value, *chain.wrap), at)
     draft: Draft = _initial(chain, node, subject)
     for step in chain.steps:
         alternatives = draft if type(draft) is tuple else None
