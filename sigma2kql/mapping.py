@@ -126,7 +126,7 @@ def map_everywhere(rule: Rule, where: Expr[Field], target: Target, builtin: bool
 
 
 def _with(mapped: Mapped, passed: list[str]) -> Mapped:
-    return replace(mapped, passed_over=tuple(dict.fromkeys(passed)))
+    return replace(mapped, passed_over=tuple(dict.fromkeys(passed))) if passed else mapped
 
 
 def _refusal(rule: Rule, target: Target, refused: list[tuple[Table, Sigma2KqlError]], uses: _Uses) -> Sigma2KqlError:
@@ -165,7 +165,6 @@ def _elsewhere(problem: Diagnostic, rule: Rule, target: Target) -> str:
 
 
 _EMPTY = Text(())
-_ANYTHING = (PRESENT, _EMPTY)
 
 
 def find_field(table: Table, serve: Serve, name: str) -> FieldMap | str:
@@ -188,10 +187,12 @@ class _Uses:
         self.fields: dict[str | None, Span | None] = {}
         self.event_ids: set[int] = set()
         for leaf in leaves(where):
-            subjects = [leaf.subject] + ([leaf.test.other] if isinstance(leaf.test, SameAs) else [])
-            for subject in subjects:
-                self.fields.setdefault(subject.name, subject.span or leaf.span)
-            if leaf.subject.name == "EventID":
+            subject = leaf.subject
+            if subject.name not in self.fields:
+                self.fields[subject.name] = subject.span or leaf.span
+            if isinstance(leaf.test, SameAs):
+                self.fields.setdefault(leaf.test.other.name, leaf.test.other.span or leaf.span)
+            if subject.name == "EventID":
                 text = literal(leaf.test)
                 if text is not None and text.isdigit():
                     self.event_ids.add(int(text))
@@ -207,7 +208,7 @@ class _Mapper:
         self.name = table.builtin if builtin and table.builtin else table.name
         self.notes = Notes()
         self.maps: dict[str, FieldMap] = {}
-        self.direct: dict[str, Column] = {}  # most fields are a text column and no more: a text stays as it is
+        self.direct: dict[str | None, tuple[Column, ...]] = {}  # most fields are text columns: a text stays as it is
 
     def run(self, where: Expr[Field]) -> Mapped:
         self._resolve()
@@ -259,8 +260,8 @@ class _Mapper:
             found = find_field(self.table, self.serve, name)
             if isinstance(found, FieldMap):
                 self.maps[name] = found
-                if (column := _sole_text(found)) is not None:
-                    self.direct[name] = column
+                if _is_plain_text(found):
+                    self.direct[name] = found.columns
             else:
                 known = {*self.serve.fields, *self.table.fields, *(self.serve.elements or ())}
                 reason = f": {found}" if found else ""
@@ -282,35 +283,38 @@ class _Mapper:
 
     def _tree(self, expr: Expr[Field], negated: bool) -> Expr[Column]:
         match expr:
+            case Match():
+                return self._leaf(expr, negated)
             case And(items):
-                return And(tuple(self._tree(item, negated) for item in items))
+                return And(tuple([self._tree(item, negated) for item in items]))
             case Or(items):
                 return self._choice(items, negated)
             case Not(item):
                 return Not(self._tree(item, not negated))
-            case Match():
-                return self._leaf(expr, negated)
 
     def _choice(self, items: tuple[Expr[Field], ...], negated: bool) -> Expr[Column]:
         """Alternatives; those on one field whose column depends on the row ask for the row once, not for each value."""
         lists: dict[str, list[Match[Field]]] = {}
         done: list[Expr[Column]] = []
         for item in items:
-            name = item.subject.name if isinstance(item, Match) else None
-            if isinstance(item, Match) and name is not None and self.maps[name].cases:
+            if not isinstance(item, Match):
+                done.append(self._tree(item, negated))
+            elif (name := item.subject.name) is not None and name not in self.direct and self.maps[name].cases:
                 lists.setdefault(name, []).append(item)
             else:
-                done.append(self._tree(item, negated))
+                done.append(self._leaf(item, negated))
         for name, found in lists.items():
             done.append(self._by_case(found, self.maps[name], negated))
         return Or(tuple(done))
 
     def _leaf(self, leaf: Match[Field], negated: bool) -> Expr[Column]:
-        name = leaf.subject.name
+        name, test = leaf.subject.name, leaf.test
+        if (columns := self.direct.get(name)) is not None and isinstance(test, Text) and not _asks_emptiness(test):
+            if len(columns) == 1:
+                return Match(columns[0], test, leaf.span)
+            return Or(tuple([Match(column, test, leaf.span) for column in columns]))
         if name is None:
             return self._keyword(leaf)
-        if name in self.direct and isinstance(leaf.test, Text) and leaf.test.parts not in ((), (ANY,)):
-            return Match(self.direct[name], leaf.test, leaf.span)
         field = self.maps[name]
         if field.exactness != "exact":
             self.notes.lose(field.exactness, f"`{name}`: {field.why}", leaf.span, negated)
@@ -331,10 +335,7 @@ class _Mapper:
                 f"`{leaf.subject.name}` is always `{field.constant}` in {self.name}", leaf.span
             )
         test = self._test(leaf)
-        asks_emptiness = (
-            (len(test.parts) < 2 and test in _ANYTHING) if isinstance(test, Text) else isinstance(test, Null | Exists)
-        )
-        if field.presence and asks_emptiness:
+        if field.presence and _asks_emptiness(test):
             return self._plain(Request(leaf, test, field.presence, {}, self.notes, negated))
         if field.empty and (changed := self._with_empty(leaf, test, field)) is not None:
             return changed
@@ -442,14 +443,20 @@ class _Mapper:
         return Or(tuple(Match(column, _escaped(test, column), leaf.span) for column in columns))
 
 
-def _sole_text(field: FieldMap) -> Column | None:
-    """The stored text column that a field is, where nothing else is said of it."""
-    if len(field.columns) != 1 or field.columns[0].type != "string" or field.columns[0].kind != "stored":
-        return None
+def _asks_emptiness(test: Test[Any]) -> bool:
+    if isinstance(test, Text):
+        return len(test.parts) < 2 and test.parts in ((), (ANY,))
+    return isinstance(test, Null | Exists)
+
+
+def _is_plain_text(field: FieldMap) -> bool:
+    """Whether the field is text columns and nothing else is said of it, and texts stand in them as they are."""
     special = (
         field.cases or field.transform or field.presence or field.empty or field.known or field.exactness != "exact"
     )
-    return None if special or field.values is not None or field.constant is not None else field.columns[0]
+    if special or field.values is not None or field.constant is not None or not field.columns:
+        return False
+    return all(column.type == "string" and column.kind != "xml" for column in field.columns)
 
 
 def _typed(leaf: Match[Column], notes: Notes) -> Expr[Column]:
@@ -545,8 +552,9 @@ def _facts(rows: Expr[Column]) -> dict[Column, frozenset[str]]:
     facts: dict[Column, frozenset[str]] = {}
     for conjunct in _conjuncts(rows):
         items = conjunct.items if isinstance(conjunct, Or) else (conjunct,)
-        if not all(isinstance(item, Match) and isinstance(item.test, Text) and item.test.cased for item in items):
-            continue
+        first = items[0] if items else None
+        if not isinstance(first, Match) or not isinstance(first.test, Text) or not first.test.cased:
+            continue  # nearly always
         tests = [item for item in items if isinstance(item, Match) and isinstance(item.test, Text) and item.test.cased]
         texts = [literal(item.test) for item in tests]
         columns = {item.subject for item in tests}

@@ -6,7 +6,7 @@ does (two-valued logic); the order of what remains is the order of what came.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from operator import is_
 from typing import TypeGuard, TypeVar, assert_never
 
@@ -49,31 +49,63 @@ def _flatten(
 
     `X or (X and Y)` is `X` (and the dual): an item that has another item among its own parts adds nothing.
     """
-    kept: dict[Expr[S], None] = {}
+    if len(items) > 1 and _are_different_texts(items):
+        return same(items)
+    flat: list[Expr[S]] = []
     for item in items:
-        if isinstance(item, Match):
-            kept[item] = None
-            continue
-        small = simplify(item)
+        small = item if isinstance(item, Match) else simplify(item)
         if isinstance(small, same):
-            kept.update(dict.fromkeys(small.items))
+            flat += small.items
         elif isinstance(small, other) and not small.items:
             return other(())
         else:
-            kept[small] = None
+            flat.append(small)
+    if _may_repeat(flat, other):
+        flat = _without_repeats(flat, other)
+    return flat[0] if len(flat) == 1 else same(tuple(flat))
+
+
+def _are_different_texts(items: Sequence[Expr[S]]) -> bool:
+    """Whether these are tests for texts of different shapes and nothing else: most lists of values are."""
+    return len({i.test.parts for i in items if isinstance(i, Match) and isinstance(i.test, Text)}) == len(items)
+
+
+def _mark(expr: Expr[S]) -> Hashable:
+    """Something that equal trees have in common, found without walking them: hashing whole trees is dear."""
+    if isinstance(expr, Match):
+        return expr.test.parts if isinstance(expr.test, Text) else expr.test
+    if isinstance(expr, Not):
+        return Not, _mark(expr.item)
+    return type(expr), len(expr.items)
+
+
+def _may_repeat(items: Sequence[Expr[S]], other: type[And[S]] | type[Or[S]]) -> bool:
+    """False where surely nothing stands twice among the items, nor beside an item that holds it as a part."""
+    if len(items) < 2:
+        return False
+    marks = set(map(_mark, items))
+    if len(marks) < len(items):
+        return True
+    parts = [e for e in items if isinstance(e, other)]
+    return len(parts) < len(items) and any(_mark(part) in marks for whole in parts for part in whole.items)
+
+
+def _without_repeats(items: Sequence[Expr[S]], other: type[And[S]] | type[Or[S]]) -> list[Expr[S]]:
+    kept = dict.fromkeys(items)
     parts = [e for e in kept if isinstance(e, other)]
     if len(parts) < len(kept):
         for whole in parts:
             if any(part in kept for part in whole.items):
                 del kept[whole]
-    return next(iter(kept)) if len(kept) == 1 else same(tuple(kept))
+    return list(kept)
 
 
 def assume(expr: Expr[S], facts: Mapping[S, frozenset[str]]) -> Expr[S]:
     """The tree on rows where each of these subjects has one of these texts: a test that all (none) of them pass is
     gone. The same object where nothing is.
     """
-    if not facts:
+    told = any(_is_whole(leaf.test) and leaf.subject in facts for leaf in leaves(expr)) if facts else False
+    if not told and all(facts.values()):
         return expr
 
     def decide(leaf: Match[S]) -> Expr[S]:
@@ -91,7 +123,7 @@ def assume(expr: Expr[S], facts: Mapping[S, frozenset[str]]) -> Expr[S]:
                     texts = {
                         i.test.parts[0]
                         for i in items
-                        if isinstance(i, Match) and i.subject == subject and _is_whole(i.test)
+                        if isinstance(i, Match) and _is_whole(i.test) and i.subject == subject
                     }
                     if known <= texts:
                         return And(())

@@ -113,10 +113,10 @@ class Transform(NamedTuple):
 def literal(test: Test[Any]) -> str | None:
     """The one text that the test means, where it means one (numbers by their canonical text)."""
     match test:
-        case Text(()):
-            return ""
-        case Text((str(text),)):
-            return text
+        case Text(parts):
+            if not parts:
+                return ""
+            return parts[0] if len(parts) == 1 and isinstance(parts[0], str) else None
         case Number("==", value):
             return decimal_text(value)
         case _:
@@ -623,7 +623,8 @@ _BY_LENGTH = {32: ("MD5", "IMPHASH"), 40: ("SHA1",), 64: ("SHA256",), 128: ("SHA
 
 def _hashes(request: Request) -> Expr[Column]:
     """Sigma's `Hashes` text to the column of each algorithm."""
-    by_algorithm = {str(k).upper(): next(c for c in request.columns if c.text == v) for k, v in request.options.items()}
+    named = {column.text: column for column in request.columns}
+    by_algorithm = {str(k).upper(): named[v] for k, v in request.options.items()}
     test = request.test
     if isinstance(test, Null) or test == PRESENT or test == Text(()):
         return request.anywhere(test)
