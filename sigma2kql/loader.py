@@ -8,12 +8,11 @@ Invariant: every YAML document gives exactly one result, with every problem foun
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
 from sigma2kql.condition import read_condition
 from sigma2kql.detection import read_detection
-from sigma2kql.errors import Diagnostic, Source, Span, diagnostic, did_you_mean, fail
+from sigma2kql.errors import Diagnostic, Source, Span, diagnostic, did_you_mean, fail, frozen
 from sigma2kql.metadata import LEVELS, MetadataReader, read_logsource
 from sigma2kql.model import (
     Broken,
@@ -176,7 +175,7 @@ def merge(below: YamlMap, above: YamlMap) -> YamlMap:
 # Documents
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Reader:
     """Reads one document; `problems` collects what is wrong with it."""
 

@@ -193,7 +193,7 @@ Expr: TypeAlias = And[S] | Or[S] | Not[S] | Match[S]
 # Documents
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LogSource:
     """Which log a rule speaks of; None is unstated. `span` is the whole logsource map."""
 
@@ -214,7 +214,7 @@ class LogSource:
         return "/".join((self.product or "", self.category or "", self.service or ""))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Metadata:
     """What a document says about itself. Lists are tuples; dates are ISO text; `custom` holds every unknown top-level
     key.
@@ -238,7 +238,7 @@ class Metadata:
     custom: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Origin:
     """Where a document stands: its source, its number in the file (from 0) and its extent."""
 
@@ -247,7 +247,7 @@ class Origin:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """A detection rule. `where` is the finished tree; several conditions are one `Or`."""
 

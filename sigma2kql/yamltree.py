@@ -9,6 +9,7 @@ Scalars are read as YAML 1.1 (as PyYAML does, which the public rules were tested
 
 from __future__ import annotations
 
+import operator
 import re
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
@@ -222,14 +223,10 @@ except ImportError:  # PyYAML without libyaml: the same composer in Python
 class _Composer(_Parser):  # type: ignore[misc]
     """Leaves every tag that is not written empty: resolving is cheaper afterwards, and only where it matters."""
 
-    def resolve(self, _kind: Any, _value: Any, _implicit: Any) -> str:
-        return ""
-
-    def descend_resolver(self, _parent: Any, _index: Any) -> None:
-        pass
-
-    def ascend_resolver(self) -> None:
-        pass
+    # Called for every node, so built-in functions: the tag is "" whatever it is asked for, the others do nothing.
+    resolve = "".format
+    descend_resolver = operator.is_
+    ascend_resolver = tuple
 
 
 _ANCHOR = re.compile(r"&(?<![^\s\[{,]&)[^\s,\[\]{}]+\s")  # starts with the literal: searched for at full speed
@@ -405,7 +402,8 @@ class _Builder:
         style = node.style
         end = node.end_mark.index + offset
         if not style:
-            value = _implicit(text)[1] if text[:1] in _HINTS else text
+            first = text[:1]  # words (false, null, ...) have at most five letters
+            value = text if first not in _HINTS or (len(text) > 5 and first.isalpha()) else _implicit(text)[1]
             return YamlScalar(value, text, node.start_mark.index + offset, end, True)
         if style in "|>":
             source = self.source.text
