@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from sigma2kql.model import And, Column, Expr, Match, Not, Or, Regex, Text
-from sigma2kql.operators import shape
+from sigma2kql.model import And, Column, Expr, Match, Not, Or, Text
+from sigma2kql.operators import KustoRegex, shape
 from sigma2kql.regex import wildcard_regex
 
 FEWEST = 8  # shorter lists stay as they are: an analyst reads them better
@@ -59,7 +59,7 @@ def _folded(column: Column, found: list[Match[Column]]) -> Match[Column]:
     texts = [one[1] for one in shapes if one is not None]
     patterns = [wildcard_regex(leaf.test.parts, True) for leaf in found if isinstance(leaf.test, Text)]
     cased = any(text.lower() != text.upper() for text in texts)
-    return Match(column, Regex(_alternation(patterns), "i" if cased else ""), found[0].span)
+    return Match(column, KustoRegex(_alternation(patterns), "i" if cased else ""), found[0].span)
 
 
 def _alternation(patterns: list[str]) -> str:

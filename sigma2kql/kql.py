@@ -92,7 +92,7 @@ def _other(leaf: Match[Column]) -> str:
 
 def _extended(query: Query) -> tuple[Query, list[tuple[Column, str]]]:
     """The query with such columns under a name of their own, and what to `extend`: (named column, its text)."""
-    if all(leaf.subject.kind == "stored" and not isinstance(leaf.test, SameAs) for leaf in leaves(query.where)):
+    if _repeats_nothing(query.where):
         return query, []
     uses: dict[Column, int] = {}
     for conjunct in _conjuncts(query.where):
@@ -119,6 +119,19 @@ def _extended(query: Query) -> tuple[Query, list[tuple[Column, str]]]:
     return renamed, [(column, text) for text, column in names.items()]
 
 
+def _repeats_nothing(expr: Expr[Column]) -> bool:
+    """Whether surely no computed column stands in two tests."""
+    seen: set[str] = set()
+    for leaf in leaves(expr):
+        if isinstance(leaf.test, SameAs):
+            return False
+        if leaf.subject.kind != "stored":
+            if leaf.subject.text in seen:
+                return False
+            seen.add(leaf.subject.text)
+    return True
+
+
 def _written(expr: Expr[Column]) -> Iterable[Column]:
     """The columns of a tree as often as they will be written (tests that fold into one list count once)."""
     match expr:
@@ -132,12 +145,9 @@ def _written(expr: Expr[Column]) -> Iterable[Column]:
             for item in items:
                 yield from _written(item)
         case Or(items):
-            for _, group in _grouped(items):
-                if isinstance(group[0], Match):
-                    yield group[0].subject
-                else:
-                    for item in group:
-                        yield from _written(item)
+            for kind, group in _grouped(items):
+                for item in group if kind is None else group[:1]:
+                    yield from _written(item)
         case _:
             assert_never(expr)
 
@@ -229,24 +239,33 @@ def _guarded(piece: Piece | None, negated: bool) -> Piece:
 
 
 def _grouped(items: Sequence[Expr[Column]]) -> list[tuple[str | None, list[Expr[Column]]]]:
-    """Operands of an `or` in order, tests of one column beside each other, those that fold into one list together."""
+    """Operands of an `or` in order, tests of one column beside each other, those that fold into one list together.
+
+    Each group with the kind of its list; None: the operands stand for themselves.
+    """
     groups: dict[tuple[str, str], list[Expr[Column]]] = {}
     order: dict[str, list[tuple[str | None, list[Expr[Column]]]]] = {}
-    rest: list[tuple[str | None, list[Expr[Column]]]] = []
+    rest: list[Expr[Column]] = []
     for item in items:
         if not isinstance(item, Match):
-            rest.append((None, [item]))
+            rest.append(item)
             continue
         kind = folds(item)
         column = item.subject.text
-        if kind is None:
-            order.setdefault(column, []).append((None, [item]))
+        known = order.get(column)
+        if known is None:
+            known = order[column] = []
+        if kind is None and known and known[-1][0] is None:
+            known[-1][1].append(item)
+        elif kind is None:
+            known.append((None, [item]))
         elif (column, kind) in groups:
             groups[column, kind].append(item)
         else:
             groups[column, kind] = [item]
-            order.setdefault(column, []).append((kind, groups[column, kind]))
-    return [group for column in order.values() for group in column] + rest
+            known.append((kind, groups[column, kind]))
+    found = [group for column in order.values() for group in column]
+    return [*found, (None, rest)] if rest else found
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -263,7 +282,9 @@ def _flat(piece: Piece, inside: str = "") -> str:
         case Wrap(head, item, tail):
             return f"{head}{_flat(item)}{tail}"
         case Chain(word, items):
-            text = f" {word} ".join(_flat(item, word) for item in _balanced(word, items))
+            text = f" {word} ".join(
+                [item.text if isinstance(item, Atom) else _flat(item, word) for item in _balanced(word, items)]
+            )
             return f"({text})" if inside and inside != word else text
         case _:
             assert_never(piece)
@@ -299,7 +320,9 @@ def _tall(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
             for number, item in enumerate(balanced):
                 before = head if number == 0 else f"{indent}{word} "
                 after = tail if number == len(balanced) - 1 else ""
-                if isinstance(item, Chain):
+                if isinstance(item, Atom):
+                    lines.append(before + item.text + after)
+                elif isinstance(item, Chain):
                     lines += _inner(before + "(", item, ")" + after, indent)
                 else:
                     lines += _inner(before, item, after, indent)

@@ -9,6 +9,7 @@ Sources: Microsoft Learn, "Query null values", "String operators", the page of e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, assert_never
 
 from sigma2kql.errors import frozen
@@ -27,6 +28,7 @@ from sigma2kql.model import (
     Null,
     Number,
     Or,
+    Part,
     Regex,
     SameAs,
     Text,
@@ -100,12 +102,19 @@ _DATE_PARTS = {
 }
 
 
+@frozen
+class KustoRegex(Regex):
+    """A pattern that is in Kusto's dialect already, and finds nothing in the empty text."""
+
+
 def single(leaf: Match[Column], opposite: bool = False) -> Piece | None:
     """One test; with `opposite` its exact complement where the language has one (else None)."""
     column, test = leaf.subject, leaf.test
     match test:
         case Text():
             return _text(column, test, opposite)
+        case KustoRegex(pattern, flags):
+            return None if opposite else Atom(_regex(column, f"(?{flags}){pattern}" if flags else pattern))
         case Regex(pattern, flags):
             return None if opposite else _translated(column, pattern, flags)
         case Cidr():
@@ -138,17 +147,25 @@ def single(leaf: Match[Column], opposite: bool = False) -> Piece | None:
 
 def folds(leaf: Match[Column]) -> str | None:
     """The kind of list that this test may join with others on the same column in an `or`, if any."""
-    match leaf.test:
-        case Text((str(text),), cased):
-            if not cased and _folds_beyond_ascii(text):
-                return "lower"
-            return "cased" if cased else "text"
+    test = leaf.test
+    if isinstance(test, Text):
+        return _list_of(test.parts, test.cased) if len(test.parts) == 1 else None
+    match test:
         case Number("=="):
             return "number" if leaf.subject.type in _NUMERIC else "cased"
         case Cidr():
             return "cidr"
         case _:
             return None
+
+
+def _list_of(parts: tuple[Part, ...], cased: bool) -> str | None:
+    (text,) = parts
+    if not isinstance(text, str):
+        return None
+    if not cased and _folds_beyond_ascii(text):
+        return "lower"
+    return "cased" if cased else "text"
 
 
 def choice(kind: str, group: Sequence[Match[Column]], opposite: bool = False) -> Piece | None:
@@ -202,7 +219,11 @@ def _folds_beyond_ascii(text: str) -> bool:
 
 def shape(test: Text) -> tuple[Shape, str] | None:
     """The plain shape of a text test with its literal, where it is one."""
-    parts = test.parts
+    return _shape(test.parts)
+
+
+@lru_cache(maxsize=2048)  # one test is asked several times on its way into a query
+def _shape(parts: tuple[Part, ...]) -> tuple[Shape, str] | None:
     if not 0 < len(parts) < 4:
         return None
     before, behind = parts[0] is ANY, parts[-1] is ANY
@@ -215,13 +236,13 @@ def shape(test: Text) -> tuple[Shape, str] | None:
 
 
 def _text(column: Column, test: Text, opposite: bool) -> Piece | None:
+    plain = _shape(test.parts)
+    if plain is not None:
+        return _compare(column, plain[0], plain[1], test.cased, opposite)
     if test.parts == ():
         return Atom(_presence(column, present=opposite))
     if test.parts == (ANY,):
         return Atom(_presence(column, present=not opposite))
-    plain = shape(test)
-    if plain is not None:
-        return _compare(column, plain[0], plain[1], test.cased, opposite)
     if opposite:
         return None
     match test.parts:
@@ -235,8 +256,8 @@ def _text(column: Column, test: Text, opposite: bool) -> Piece | None:
 
 
 def _compare(column: Column, how: Shape, text: str, cased: bool, opposite: bool) -> Atom:
-    subject = _string(column)
-    if not cased and _folds_beyond_ascii(text):
+    subject = column.text if column.type == "string" else _string(column)
+    if not cased and not text.isascii() and _folds_beyond_ascii(text):
         subject, text, cased = f"tolower({subject})", lowered(text), True
     elif how == "equals" and _caseless(text):
         cased = True  # the same result; works on an index lookup of the exact text
@@ -357,13 +378,13 @@ def cost(expr: Expr[Column]) -> int:
     """
     match expr:
         case Match(subject, test):
-            base = {"stored": 0, "property": 10, "json": 12, "pair": 12, "xml": 12, "computed": 12}[subject.kind]
+            base = 0 if subject.kind == "stored" else 10 if subject.kind == "property" else 12
             match test:
-                case Text() as text:
-                    plain = shape(text)
-                    return base + (
-                        1 if plain and plain[0] == "equals" else 3 if plain else 5 if ANY in text.parts else 2
-                    )
+                case Text(parts):
+                    plain = _shape(parts)
+                    if plain is not None:
+                        return base + (1 if plain[0] == "equals" else 3)
+                    return base + (5 if ANY in parts else 2)
                 case Number() | Bool() | Null() | Exists():
                     return base + 1
                 case Regex():
