@@ -269,7 +269,8 @@ class Compiler:
         mapped = map_rule(rule, self.where(rule), self.target, self.options.builtin)
         if self.options.time is not None or self.target.time is not None:
             time = self.options.time or self.target.time or mapped.query.time
-            mapped = replace(mapped, query=replace(mapped.query, time=time))
+            if time != mapped.query.time:
+                mapped = replace(mapped, query=replace(mapped.query, time=time))
         return mapped
 
     def where(self, rule: Rule) -> Expr[Field]:
@@ -325,4 +326,4 @@ class Compiler:
 
 def _placed(problems: Iterable[Diagnostic], document: Document) -> tuple[Diagnostic, ...]:
     """Every diagnostic has a place; without one of its own it is the whole document."""
-    return tuple(d if d.span is not None else replace(d, span=document.origin.span) for d in problems)
+    return tuple([d if d.span is not None else replace(d, span=document.origin.span) for d in problems])

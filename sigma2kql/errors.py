@@ -18,16 +18,20 @@ Severity = Literal["error", "warning", "info"]
 class Source:
     """One text that was read: its display path and its characters (a leading byte order mark is not one of them)."""
 
-    __slots__ = ("path", "text")
+    __slots__ = ("_asked", "path", "text")
 
     def __init__(self, path: str, text: str) -> None:
         self.path = path
         self.text = text
+        self._asked = (0, 1)  # the last offset whose line was asked for: the next is seldom before it
 
     def position(self, offset: int) -> tuple[int, int]:
         """Line and column of a character offset, both counted from 1, columns in characters."""
         offset = max(0, min(offset, len(self.text)))
-        return self.text.count("\n", 0, offset) + 1, offset - self.text.rfind("\n", 0, offset)
+        seen, line = self._asked if self._asked[0] <= offset else (0, 1)
+        line += self.text.count("\n", seen, offset)
+        self._asked = (offset, line)
+        return line, offset - self.text.rfind("\n", 0, offset)
 
     def line(self, number: int) -> str:
         """The text of line `number` (from 1), without its line end; empty past the end."""

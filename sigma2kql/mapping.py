@@ -240,7 +240,9 @@ class _Mapper:
         stated = _conjuncts(rows)
         asked = tuple(e for e in _conjuncts(tree) if e not in stated)
         narrowed = _facts(tree)
-        kept = tuple(e for e in stated if not any(narrowed.get(c, texts) < texts for c, texts in _facts(e).items()))
+        kept = stated
+        if narrowed:
+            kept = tuple(e for e in stated if not any(narrowed.get(c, texts) < texts for c, texts in _facts(e).items()))
         rows = kept[0] if len(kept) == 1 else And(kept)
         query = Query(self.name, rows, asked[0] if len(asked) == 1 else And(asked), self.table.time, self.table.columns)
         return Mapped(query, self.table, verdict, fields, tuple(warnings), serve=self.serve)
@@ -462,6 +464,8 @@ def _is_plain_text(field: FieldMap) -> bool:
 def _typed(leaf: Match[Column], notes: Notes) -> Expr[Column]:
     """The same meaning as a test that the column's type takes."""
     column, test = leaf.subject, leaf.test
+    if column.type == "string" and column.kind != "xml" and isinstance(test, Text) and test.parts:
+        return leaf  # nearly always
     match test:
         case Text(()):
             return Match(column, Null(), leaf.span)

@@ -65,8 +65,11 @@ def as_record(done: Compiled) -> dict[str, Any]:
     }
 
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 def as_line(done: Compiled) -> str:
-    return json.dumps(as_record(done), ensure_ascii=False, separators=(",", ":"))
+    return _encode(as_record(done))
 
 
 class Folder:

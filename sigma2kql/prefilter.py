@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from sigma2kql.errors import frozen
 from sigma2kql.literals import identifier, quoted
 from sigma2kql.model import ANY, And, Column, Expr, Match, Not, OneOf, Or, Part, Regex, Text
 from sigma2kql.operators import Atom, Listed
@@ -45,7 +45,7 @@ _COMMON = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Gate:
     """Terms by column, joined by `or`. `free`: the tree holds an equality already, which the index answers."""
 
@@ -62,7 +62,7 @@ def _dearness(term: str) -> int:
         len(term)
         + 4
         + 100 * ("_" in term)
-        + 150 * (not term.replace("_", "").isalnum())
+        + 150 * (not term.isalnum() and not term.replace("_", "").isalnum())
         + 200 * (len(term) < 4)
         + 400 * (term.lower() in _COMMON)
     )
@@ -168,8 +168,8 @@ def _terms(parts: Sequence[Part], as_stored: bool) -> list[str]:
         whole: list[tuple[int, int]] = []
         for run in _RUN.finditer(part):
             start, end = run.span()
-            if (_closed(part[start - 1]) if start else _edge(before, number == 0, as_stored)) and (
-                _closed(part[end]) if end < len(part) else _edge(after, number + 1 == len(parts), as_stored)
+            if (part[start - 1] in _DELIMITERS if start else _edge(before, number == 0, as_stored)) and (
+                part[end] in _DELIMITERS if end < len(part) else _edge(after, number + 1 == len(parts), as_stored)
             ):
                 whole.append((start, end))
                 if end - start >= 3:
@@ -179,14 +179,10 @@ def _terms(parts: Sequence[Part], as_stored: bool) -> list[str]:
     return found
 
 
-def _closed(char: str) -> bool:
-    return char in _DELIMITERS
-
-
 def _edge(neighbour: Part | None, at_end: bool, as_stored: bool) -> bool:
     """Whether the text surely ends here, or a delimiter surely stands here."""
     if isinstance(neighbour, OneOf):
         return all(
-            _closed(char) or (as_stored and not char.isascii() and not char.isalnum()) for char in neighbour.chars
+            char in _DELIMITERS or (as_stored and not char.isascii() and not char.isalnum()) for char in neighbour.chars
         )
     return at_end and neighbour is not ANY

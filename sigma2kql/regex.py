@@ -34,6 +34,7 @@ from sigma2kql.regex_syntax import (
 __all__ = ["RegexProblem", "matches_empty", "required_literals", "search", "translate", "wildcard_regex"]
 
 _META = frozenset("\\.+*?()|[]{}^$")
+_ESCAPES = str.maketrans({char: "\\" + char for char in _META})
 _SET_META = frozenset("\\[]-")
 _RANGE_META = _SET_META | frozenset("&~")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -63,9 +64,9 @@ def wildcard_regex(parts: tuple[Part, ...], cased: bool) -> str:
     """
     inner = parts[1:] if parts[:1] == (ANY,) else parts
     body = "".join(map(_wildcard_part, inner[:-1] if inner[-1:] == (ANY,) else inner))
-    letters = "".join(p if isinstance(p, str) else p.chars if isinstance(p, OneOf) else "" for p in parts)
-    fold = not cased and any(c.lower() != c.upper() for c in letters)
-    flags = "i" * fold + "s" * any(p in (ANY, ONE) for p in inner[: len(inner) - (inner[-1:] == (ANY,))])
+    letters = [] if cased else [p if isinstance(p, str) else p.chars for p in parts if isinstance(p, str | OneOf)]
+    fold = any(c.lower() != c.upper() for text in letters for c in text)
+    flags = "i" * fold + "s" * any(p is ANY or p is ONE for p in inner[: len(inner) - (inner[-1:] == (ANY,))])
     start = "^" if parts[:1] != (ANY,) else ""
     end = "$" if parts[-1:] != (ANY,) else ""
     return f"(?{flags})" * bool(flags) + start + body + end
@@ -74,7 +75,7 @@ def wildcard_regex(parts: tuple[Part, ...], cased: bool) -> str:
 def _wildcard_part(part: Part) -> str:
     match part:
         case str():
-            return "".join(_escape(c, _META) for c in part)
+            return part.translate(_ESCAPES) if part.isprintable() else "".join(_escape(c, _META) for c in part)
         case OneOf(chars):
             return _write_set(Set(tuple((c, c) for c in chars)))
         case Placeholder(name):

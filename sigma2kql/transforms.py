@@ -626,12 +626,13 @@ def _hashes(request: Request) -> Expr[Column]:
     named = {column.text: column for column in request.columns}
     by_algorithm = {str(k).upper(): named[v] for k, v in request.options.items()}
     test = request.test
-    if isinstance(test, Null) or test == PRESENT or test == Text(()):
+    if isinstance(test, Null) or (isinstance(test, Text) and test.parts in ((), (ANY,))):
         return request.anywhere(test)
     pieces = [p for p in test.parts if isinstance(p, str)] if isinstance(test, Text) else []
     text = "".join(pieces)
-    found = [pair for piece in pieces for pair in _HASH.findall(piece)]
-    if found and all(map(_HASH.search, pieces)):
+    pairs = [_HASH.findall(piece) for piece in pieces]
+    found = [pair for held in pairs for pair in held]
+    if found and all(pairs):
         begun = isinstance(test, Text) and test.parts[-1] is ANY
         tests = [
             Match(by_algorithm[name.upper()], _hash_text(value, begun), request.match.span)
