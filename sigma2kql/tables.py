@@ -715,6 +715,8 @@ def named_columns(where: Expr[Column]) -> Mapping[str, KqlType]:
     found: dict[str, KqlType] = {}
     seen: set[int] = set()
     for leaf in leaves(where):
+        if id(leaf.subject) in seen and not isinstance(leaf.test, SameAs):
+            continue
         for column in (leaf.subject, leaf.test.other) if isinstance(leaf.test, SameAs) else (leaf.subject,):
             if id(column) not in seen:
                 seen.add(id(column))
