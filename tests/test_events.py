@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from sigma2kql import event_json, events
+from sigma2kql import events
 from sigma2kql.child import LineChild
 from sigma2kql.errors import Diagnostic, Sigma2KqlError
 from sigma2kql.events import (
@@ -27,6 +27,7 @@ from sigma2kql.events import (
     read_events,
     read_paths,
     recognise,
+    records as event_json,
     sigma_fields,
 )
 

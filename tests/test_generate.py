@@ -7,8 +7,8 @@ from hypothesis import given, settings, strategies as st
 
 from sigma2kql.api import Input, load_input
 from sigma2kql.evaluate import evaluate
-from sigma2kql.generate import Sample, generate
 from sigma2kql.model import Expr, Field, Rule
+from sigma2kql.proof.generate import Sample, generate
 from sigma2kql.regex import search, translate
 
 

@@ -26,8 +26,8 @@ from sigma2kql.cli.found import open_writer
 from sigma2kql.cli.hunt import command
 from sigma2kql.engines.remote import Rows
 from sigma2kql.errors import Sigma2KqlError, Source, Span
-from sigma2kql.event_forms import sigma_fields
-from sigma2kql.gather import windows_row
+from sigma2kql.events.forms import sigma_fields
+from sigma2kql.hunt.gather import windows_row
 from sigma2kql.model import Compiled, Metadata, NativeQuery, Origin
 from sigma2kql.tables import load_target
 

@@ -11,7 +11,7 @@ from sigma2kql import kql, mapping, operators
 from sigma2kql.api import Compiler, Input, Options, load_input
 from sigma2kql.model import Expr, Not, Rule
 from sigma2kql.proof import Result, Subject
-from sigma2kql.prove import prove
+from sigma2kql.proof.prove import prove
 
 pytest.importorskip("duckdb_kql")
 

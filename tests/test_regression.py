@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sigma2kql.errors import Diagnostic, Sigma2KqlError
-from sigma2kql.regression import find_checkout, regression_sets
+from sigma2kql.events.regression import find_checkout, regression_sets
 
 INFO = """
 rule_metadata:

@@ -226,8 +226,8 @@ def _local(
     from tempfile import TemporaryDirectory
 
     from sigma2kql.engines.duckdb import Engine
-    from sigma2kql.gather import gather, survey
     from sigma2kql.hunt import LocalEngine, choose, plan
+    from sigma2kql.hunt.gather import gather, survey
 
     logsource = _logsource(given["logsource"])
     settled = given["target"] or options.tables or options.builtin or logsource

@@ -18,9 +18,9 @@ from sigma2kql.cli.common import compile_options, load_config, make_options, pro
 from sigma2kql.errors import Diagnostic, Sigma2KqlError
 from sigma2kql.model import Compiled, Document, Rule
 from sigma2kql.proof import Result, Subject, summary
-from sigma2kql.prove import prove
+from sigma2kql.proof.prove import prove
+from sigma2kql.proof.rule_events import Attack, Labelled, events_to_hunt, recorded_attacks, stated_for
 from sigma2kql.report import printable, render
-from sigma2kql.rule_events import Attack, Labelled, events_to_hunt, recorded_attacks, stated_for
 
 WITHOUT = "no events"
 MANY = 100  # rules with generated events from which several processes pay
@@ -156,7 +156,8 @@ def _in_words(results: Sequence[Result], told: Mapping[str, Any]) -> str:
     reasons = Counter(r.reason.split(":")[0] for r in results if r.status == "skipped")
     why = "; ".join(f"{count:,} {printable(reason)}" for reason, count in reasons.most_common(8))
     return (
-        f"{told['rules']:,} rule{'s' * (told['rules'] != 1)}: {told['passed']:,} passed, {told['failed']:,} failed, {told['skipped']:,} skipped"
+        f"{told['rules']:,} rule{'s' * (told['rules'] != 1)}: "
+        f"{told['passed']:,} passed, {told['failed']:,} failed, {told['skipped']:,} skipped"
         + (f" ({why})" if why else "")
         + f"; {told['events']:,} events ({told['must_match']:,} must match), {told['set_aside']:,} set aside, "
         f"{told['seconds']:.1f} s"

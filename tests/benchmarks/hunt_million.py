@@ -100,8 +100,8 @@ def defender(i: int, when: str, image: str, command: str, parent: str) -> dict[s
 def measure(folder: Path, memory: str) -> None:
     from sigma2kql.api import Input, Options, load_input
     from sigma2kql.engines.duckdb import Engine
-    from sigma2kql.gather import gather, survey
     from sigma2kql.hunt import LocalEngine, choose, hunt, plan
+    from sigma2kql.hunt.gather import gather, survey
 
     data = folder / "events.ndjson"
     count = int((folder / "count").read_text())

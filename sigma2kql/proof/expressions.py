@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from sigma2kql.regex_syntax import Group, RegexProblem, Sequence, parse as parse_regex
-from sigma2kql.regex_texts import shortest
+from sigma2kql.proof.regex_texts import shortest
+from sigma2kql.regex.syntax import Group, RegexProblem, Sequence, parse as parse_regex
 
 
 class UnknownExpression(ValueError):  # noqa: N818 - the word that a caller puts into its sentence

@@ -23,7 +23,7 @@ from typing import IO, Any, cast
 
 from sigma2kql.child import ChildEnded, LineChild
 from sigma2kql.errors import Sigma2KqlError, fail
-from sigma2kql.event_file import (
+from sigma2kql.events.file import (
     DEFAULT_LIMITS,
     Event,
     EventFile,
@@ -35,8 +35,8 @@ from sigma2kql.event_file import (
     place,
     unpacked,
 )
-from sigma2kql.event_forms import EventForm, Recognised, recognise, sigma_fields
-from sigma2kql.event_json import UNREADABLE, decode, events_in, lines, read_json, read_ndjson
+from sigma2kql.events.forms import EventForm, Recognised, recognise, sigma_fields
+from sigma2kql.events.records import UNREADABLE, decode, events_in, lines, read_json, read_ndjson
 
 __all__ = [
     "DEFAULT_LIMITS",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sigma2kql.model import Compiled, Expr, Field, Serve, Table
-from sigma2kql.rule_events import Attack, Labelled
+from sigma2kql.proof.rule_events import Attack, Labelled
 
 
 @dataclass(frozen=True, slots=True)

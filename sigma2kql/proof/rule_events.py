@@ -22,8 +22,8 @@ from typing import Any
 
 from sigma2kql.errors import Diagnostic, Sigma2KqlError
 from sigma2kql.events import event_files, read_events
+from sigma2kql.events.regression import find_checkout, regression_sets
 from sigma2kql.model import Metadata
-from sigma2kql.regression import find_checkout, regression_sets
 
 SUFFIXES = (".events.yml", ".events.yaml", ".events.json", ".events.ndjson")
 LABELS: Mapping[str, bool] = {"match": True, "no_match": False}

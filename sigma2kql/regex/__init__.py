@@ -15,7 +15,7 @@ from itertools import product
 from typing import assert_never
 
 from sigma2kql.model import ANY, ONE, OneOf, Part, Placeholder, Text
-from sigma2kql.regex_syntax import (
+from sigma2kql.regex.syntax import (
     SCRIPTS,
     Char,
     Choice,

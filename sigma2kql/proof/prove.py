@@ -15,11 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sigma2kql.cells import read_column
 from sigma2kql.errors import Sigma2KqlError
 from sigma2kql.evaluate import Trace, evaluate, trace
-from sigma2kql.event_forms import EventForm, recognise, sigma_fields
-from sigma2kql.generate import generate
+from sigma2kql.events.forms import EventForm, recognise, sigma_fields
 from sigma2kql.mapping import find_field
 from sigma2kql.model import (
     And,
@@ -38,8 +36,10 @@ from sigma2kql.model import (
     Table,
 )
 from sigma2kql.proof import Counterexample, Result, Subject, outcome
-from sigma2kql.rule_events import Labelled
-from sigma2kql.shape import keyword_text, raw_row, shape
+from sigma2kql.proof.cells import read_column
+from sigma2kql.proof.generate import generate
+from sigma2kql.proof.rule_events import Labelled
+from sigma2kql.proof.shape import keyword_text, raw_row, shape
 from sigma2kql.simplify import leaves
 
 CHUNK = 40  # rules whose rows are loaded together

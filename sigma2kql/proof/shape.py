@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
-from sigma2kql.cells import Cells, View, as_datetime, cells_of, put, read_column, same, same_hex, text_of, typed
 from sigma2kql.evaluate import MISSING, holds
-from sigma2kql.expressions import UnknownExpression, invert, read
 from sigma2kql.mapping import find_field
 from sigma2kql.model import (
     And,
@@ -40,7 +38,9 @@ from sigma2kql.model import (
     Text,
     Wildcard,
 )
-from sigma2kql.regex_texts import regex_witnesses
+from sigma2kql.proof.cells import Cells, View, as_datetime, cells_of, put, read_column, same, same_hex, text_of, typed
+from sigma2kql.proof.expressions import UnknownExpression, invert, read
+from sigma2kql.proof.regex_texts import regex_witnesses
 from sigma2kql.transforms import TRANSFORMS, text_holds
 
 STEPS = 4000  # of the search for one row

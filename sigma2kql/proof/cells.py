@@ -15,8 +15,8 @@ from itertools import zip_longest
 from typing import Any, TypeAlias
 
 from sigma2kql.evaluate import MISSING, holds
-from sigma2kql.expressions import Cell, UnknownExpression, compute, read, step
 from sigma2kql.model import Column, Expr, KqlType, Table
+from sigma2kql.proof.expressions import Cell, UnknownExpression, compute, read, step
 
 Cells: TypeAlias = Mapping[Cell, Any]  # None: must stay empty
 

@@ -42,7 +42,7 @@ from sigma2kql.model import (
     Test,
     Text,
 )
-from sigma2kql.regex_texts import regex_witnesses
+from sigma2kql.proof.regex_texts import regex_witnesses
 from sigma2kql.simplify import leaves
 
 KEYWORDS = "Message"  # the field that holds the text in which keywords are found

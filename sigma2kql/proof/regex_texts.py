@@ -11,7 +11,7 @@ from random import Random
 from typing import assert_never
 
 from sigma2kql.regex import accepts, search, translate
-from sigma2kql.regex_syntax import (
+from sigma2kql.regex.syntax import (
     Char,
     Choice,
     Dot,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sigma2kql.errors import Diagnostic, diagnostic, fail
-from sigma2kql.event_file import Report, place
+from sigma2kql.events.file import Report, place
 
 FOLDER = "regression_data"
 INFO_BYTES = 1 << 16
