@@ -2,6 +2,7 @@ param workspace string
 
 resource hunt_c2d7e8f1_3b6a_4e9d_a0f5_7e6d5c4cc205 'Microsoft.OperationalInsights/workspaces/savedSearches@2025-07-01' = {
   name: '${workspace}/c2d7e8f1-3b6a-4e9d-a0f5-7e6d5c4cc205'
+  etag: '*'
   properties: {
     category: 'Hunting Queries'
     displayName: 'Rare parents of command interpreters'
@@ -41,7 +42,7 @@ resource rule_4a3c9e1d_7d0e_4f6b_b1c8_6d5f4e3bb204 'Microsoft.OperationalInsight
     query: '''
 SecurityEvent
 | where EventID == 4625
-| project TimeGenerated, Computer = Computer, CorrelatedRule = "failed_logon"
+| project TimeGenerated, Computer, CorrelatedRule = "failed_logon"
 | where isnotempty(Computer)
 | sort by Computer asc, TimeGenerated asc
 | extend FirstSeen = prev(TimeGenerated, 19), SameGroup = isnotnull(prev(TimeGenerated, 19)) and prev(Computer, 19) == Computer

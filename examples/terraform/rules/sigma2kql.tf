@@ -45,7 +45,7 @@ resource "azurerm_sentinel_alert_rule_scheduled" "sigma_4a3c9e1d_7d0e_4f6b_b1c8_
   query                      = <<KQL
 SecurityEvent
 | where EventID == 4625
-| project TimeGenerated, Computer = Computer, CorrelatedRule = "failed_logon"
+| project TimeGenerated, Computer, CorrelatedRule = "failed_logon"
 | where isnotempty(Computer)
 | sort by Computer asc, TimeGenerated asc
 | extend FirstSeen = prev(TimeGenerated, 19), SameGroup = isnotnull(prev(TimeGenerated, 19)) and prev(Computer, 19) == Computer
