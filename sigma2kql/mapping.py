@@ -159,7 +159,7 @@ def _elsewhere(problem: Diagnostic, rule: Rule, target: Target) -> str:
     tables = [
         f"{e.name} (target {t})"
         for t, e in carriers(rule.logsource, target.name)
-        if carries_field(e, rule.logsource, name)
+        if carries_field(t, e.name, rule.logsource, name)
     ]
     return f"it has a column in {', '.join(dict.fromkeys(tables[:4]))}" if tables else ""
 

@@ -554,6 +554,41 @@ def build_index(target: str) -> dict[str, Any]:
     return index
 
 
+def build_fields(target: str) -> dict[str, Any]:
+    """What `mappings/<target>/fields.json` holds: by table and log source its fields, and those it surely lacks."""
+    fields: dict[str, Any] = {}
+    for path in _files(target):
+        table = _shipped_table(path, target)
+        rows: dict[tuple[str | None, ...], tuple[set[str], set[str]]] = {}
+        for serve in table.serves:
+            names, absent = rows.setdefault(
+                (serve.logsource.category, serve.logsource.product, serve.logsource.service), (set(), set())
+            )
+            known = {*serve.fields, *(name for name in table.fields if name not in serve.absent)}
+            others = serve.others or table.others
+            names |= known | set((serve.elements or ()) if others else ())
+            names |= {OPEN} if others and serve.elements is None else set()
+            absent |= {name for name in (*serve.absent, *table.absent) if name not in known}
+        fields[path.stem] = [[list(key), sorted(n), sorted(a - n)] for key, (n, a) in sorted(rows.items(), key=repr)]
+    return fields
+
+
+OPEN = "*"  # among the names of a table: it has a place for every field
+
+
+@cache
+def _fields(target: str) -> dict[str, list[tuple[LogSource, frozenset[str], frozenset[str]]]]:
+    """The fields of every table, without reading the tables: only hints ask for them."""
+    try:
+        told = json.loads((mappings_folder() / target / "fields.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        told = build_fields(target)
+    return {
+        table: [(LogSource(*key), frozenset(names), frozenset(absent)) for key, names, absent in rows]
+        for table, rows in told.items()
+    }
+
+
 @cache
 def _index(target: str) -> dict[str, Any]:
     """The index, from its file where that is true to the folder, else made anew (a source tree being edited)."""
@@ -566,7 +601,6 @@ def _index(target: str) -> dict[str, Any]:
     return index if sizes == {name: entry["size"] for name, entry in index.items()} else build_index(target)
 
 
-@cache
 @cache
 def _shipped_entries(target: str) -> dict[str, Entry]:
     folder = mappings_folder() / target
@@ -591,7 +625,6 @@ def _settings(target: str) -> dict[str, Any]:
 
 
 @cache
-@cache
 def carriers(logsource: LogSource, other_than: str) -> list[tuple[str, Entry]]:
     """The shipped tables of other targets whose log source covers this one: (target, table), from the indexes alone."""
     return [
@@ -604,15 +637,13 @@ def carriers(logsource: LogSource, other_than: str) -> list[tuple[str, Entry]]:
 
 
 @cache
-def carries_field(entry: Entry, logsource: LogSource, name: str) -> bool:
-    """Whether a table has the field for this log source."""
-    table = entry.load()
-    for serve in table.serves:
-        if _covers(serve.logsource, logsource) and name not in serve.absent:
-            known = name in serve.fields or (name not in table.absent and name in table.fields)
-            if known or (name not in table.absent and (serve.others or table.others) is not None):
-                return True
-    return False
+def carries_field(target: str, table: str, logsource: LogSource, name: str) -> bool:
+    """Whether a shipped table has the field for this log source."""
+    return any(
+        name in names or (OPEN in names and name not in absent)
+        for served, names, absent in _fields(target).get(table, ())
+        if _covers(served, logsource)
+    )
 
 
 @cache
