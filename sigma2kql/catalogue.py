@@ -1021,16 +1021,17 @@ CATALOGUE: dict[str, Entry] = {
         "Tag the rule with a technique of v16; the description names what was left out.",
     ),
     "W754": Entry(
-        "info",
+        "warning",
         "no tactic or no technique",
-        "Azure-Sentinel's checks ask for both; the service does not.",
-        "Add attack.* tags, or set tactics and relevantTechniques.",
+        "Azure-Sentinel's checks ask for both, so it is a warning for its YAML; the service does not, so it is else told.",
+        "Add attack.* tags to the rule, or set tactics and relevantTechniques under its `sigma2kql:`; or "
+        "fallbackTactics and fallbackTechniques in the configuration.",
     ),
     "W755": Entry(
         "warning",
         "no entity mapping",
-        "Without entities, incidents cannot be grouped or enriched.",
-        "Set entityMappings to columns of the output.",
+        "Without entities, incidents cannot be grouped or enriched; Azure-Sentinel's checks ask for at least one.",
+        "Set entityMappings to columns of the output, or fallbackEntityMappings in the configuration.",
     ),
     "W756": Entry(
         "warning",
@@ -1085,5 +1086,11 @@ CATALOGUE: dict[str, Entry] = {
         "a technique without its tactic",
         "Azure-Sentinel's checks want one of the technique's own tactics beside it; it is added.",
         "Add the tactic to the document.",
+    ),
+    "W765": Entry(
+        "warning",
+        "a look-back that cuts a correlation's windows",
+        "Events of one window that lie before and after the beginning of a run's rows are seen together by no run.",
+        "Let queryPeriod be the timespan and one queryFrequency at least, as it is by itself.",
     ),
 }

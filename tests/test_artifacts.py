@@ -189,6 +189,27 @@ def test_a_correlation_looks_back_by_its_time_span_and_one_run(timespan: int, fr
 
 
 @pytest.mark.parametrize(
+    ("timespan", "settings", "found"),
+    [
+        (3600, {}, []),
+        (3600, {"queryPeriod": "2h"}, []),
+        (3600, {"queryPeriod": "119m"}, ["W765"]),
+        (3600, {"queryPeriod": "90m", "queryFrequency": "30m"}, []),
+        (3600, {"queryPeriod": "59m", "queryFrequency": "30m"}, ["E705"]),
+        (14 * 86400, {}, ["W765"]),  # the longest look-back: the run's own time does not fit beside it
+    ],
+)
+def test_a_look_back_that_cuts_the_windows_of_a_correlation_is_said(
+    timespan: int, settings: dict[str, str], found: list[str]
+) -> None:
+    try:
+        notes = prepare(correlation(timespan), "arm", merge(Settings(), settings)).diagnostics
+    except Sigma2KqlError as error:
+        notes = error.diagnostics
+    assert [d.code for d in notes if d.code in ("W765", "E705")] == found
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         {"queryFrequency": "4m", "queryPeriod": "5m"},
@@ -252,6 +273,14 @@ def test_the_look_back_of_a_custom_detection_decides_how_often_it_runs(timespan:
     assert body["schedule"]["frequency"] == frequency
 
 
+def test_a_custom_detection_of_the_longest_span_says_what_it_may_miss() -> None:
+    prepared = prepare(correlation(30 * 86400), "xdr-json", Settings(), XDR_COLUMNS)
+    assert "W765" in [d.code for d in prepared.diagnostics]
+    assert "W765" not in [
+        d.code for d in prepare(correlation(29 * 86400), "xdr-json", Settings(), XDR_COLUMNS).diagnostics
+    ]
+
+
 def test_a_long_query_is_reported_or_becomes_a_function() -> None:
     long = detection(kql="DeviceNetworkEvents\n| where A in (" + ", ".join(f"'{n:05}'" for n in range(1500)) + ")")
     for name in ("sentinel-yaml", "hunting-yaml", "arm", "bicep", "terraform"):
@@ -307,6 +336,68 @@ def test_what_sentinel_does_not_know_is_said_and_kept_in_the_description() -> No
     prepared = prepare(detection(replace(META, tags=("attack.execution", "attack.t1649"))), "arm", Settings())
     assert "W753" in [d.code for d in prepared.diagnostics]
     assert "Also tagged: T1649" in prepared.artifact.description
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+@pytest.mark.parametrize(
+    ("tags", "lacks"),
+    [
+        ((), "no ATT&CK tactic and no technique"),
+        (("attack.execution",), "no ATT&CK technique"),
+        (("attack.credential-access", "attack.t1649"), "no ATT&CK technique"),  # Azure-Sentinel's table lacks it
+    ],
+)
+def test_attack_that_is_missing_is_a_warning_where_it_is_asked_for(
+    tags: tuple[str, ...], lacks: str, name: str
+) -> None:
+    prepared = prepare(detection(replace(META, tags=tags)), name, Settings(), XDR_COLUMNS)
+    (note,) = [d for d in prepared.diagnostics if d.code == "W754"]
+    assert lacks in note.message
+    assert note.severity == ("warning" if name in ("sentinel-yaml", "hunting-yaml") else "info")
+    assert "sigma2kql:" in note.hint
+    assert note.span is not None
+
+
+FALLBACK = {
+    "fallbackTactics": ["Execution"],
+    "fallbackTechniques": ["T1204", "T1003.001", "T1059.001"],
+    "fallbackEntityMappings": [
+        {"entityType": "Host", "fieldMappings": [{"identifier": "HostName", "columnName": "Nowhere"}]},
+        {"entityType": "IP", "fieldMappings": [{"identifier": "Address", "columnName": "Line"}]},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("tags", "tactics", "ids"),
+    [
+        ((), ["Execution"], ["T1204", "T1059.001"]),
+        (("attack.credential-access",), ["CredentialAccess"], ["T1003.001"]),
+        (("attack.credential-access", "attack.t1649"), ["CredentialAccess"], ["T1003.001"]),
+        (("attack.t1110",), ["CredentialAccess"], ["T1110"]),  # what a rule states is never replaced
+        (("attack.impact",), ["Impact"], []),  # no technique of the fallback is one of its tactic
+    ],
+)
+def test_a_fallback_serves_rules_that_state_nothing(tags: tuple[str, ...], tactics: list[str], ids: list[str]) -> None:
+    settings = merge(Settings(), FALLBACK)
+    prepared = prepare(detection(replace(META, tags=tags)), "sentinel-yaml", settings, XDR_COLUMNS)
+    document = yaml.safe_load(write([prepared.artifact], "sentinel-yaml", settings))
+    assert (document["tactics"], document["relevantTechniques"]) == (tactics, ids)
+    assert ("W754" in [d.code for d in prepared.diagnostics]) == (ids == [])
+
+
+def test_fallback_entities_are_those_that_the_query_returns() -> None:
+    settings = merge(Settings(), FALLBACK)
+    compiled = replace(detection(table="Lines_CL"), query=None)
+    for columns, found in (
+        ({"Line": "string"}, [("IP", "Line")]),
+        ({"Other": "string"}, []),
+        ({"Computer": "string", "Line": "string"}, [("Host", "Computer")]),
+    ):
+        prepared = prepare(compiled, "arm", settings, columns)
+        assert isinstance(prepared.artifact, AlertRule)
+        assert [(e.type, e.fields[0][1]) for e in prepared.artifact.entities] == found
+        assert ("W755" in [d.code for d in prepared.diagnostics]) == (found == [])
 
 
 def test_many_tactics_are_cut_in_yaml_alone() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sigma2kql.artifacts.facts import facts, tactics, techniques
 
@@ -56,6 +56,21 @@ def resolve(stated_tactics: Iterable[str], stated_techniques: Iterable[str]) -> 
         if not set(own) & {*chosen, *added}:
             added.append(next((tactic for tactic in own if tactic not in OTHER_MATRICES), own[0]))
     return Attack(_once([*chosen, *added]), _once(kept), _once(unknown), _once(added))
+
+
+def complete(found: Attack, fallback_tactics: Iterable[str], fallback_techniques: Iterable[str]) -> Attack:
+    """The same, with what a team wants for rules without a tactic, or without a technique.
+
+    Of the techniques those that belong to a tactic of the rule: a fallback never says more of what a rule is about.
+    """
+    if not found.tactics:
+        more = resolve(fallback_tactics, ())
+        found = replace(found, tactics=more.tactics, unknown=_once([*found.unknown, *more.unknown]))
+    if not found.techniques:
+        more = resolve((), fallback_techniques)
+        fitting = [t for t in more.techniques if set(techniques()[t.split(".")[0]]) & set(found.tactics)]
+        found = replace(found, techniques=_once(fitting), unknown=_once([*found.unknown, *more.unknown]))
+    return found
 
 
 def former_technique(technique: str) -> str:

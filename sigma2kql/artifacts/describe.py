@@ -31,6 +31,9 @@ GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 MINUTE, HOUR, DAY = 60, 3600, 86400
 QUERY_LIMIT = 10_000
 LOOKBACK = {HOUR: 4 * HOUR, 3 * HOUR: 12 * HOUR, 12 * HOUR: 48 * HOUR, 24 * HOUR: 30 * DAY}  # of a custom detection
+_CUT = (
+    "each run looks back {}, less than the correlation's timespan and the time between two runs: windows may be missed"
+)
 
 Kind = Literal["alert", "hunt", "detection"]
 
@@ -149,7 +152,7 @@ def _common(
     notes: _Notes,
 ) -> _Facts:
     meta = compiled.document.meta
-    found = _attack(meta, settings, notes)
+    found = _attack(meta, settings, reviewed=bool(limits.tactics), notes=notes)
     if limits.tactics:
         found, out = attack.limit(found, limits.tactics, limits.techniques)
         if out:
@@ -165,7 +168,9 @@ def _common(
         query=compiled.kql.replace("\r\n", "\n").strip("\n") + "\n" if compiled.kql else "",
         attack=found,
         connectors=_connectors(tables) if settings.connectors is None else settings.connectors,
-        entities=_entities(kind, settings, tables, columns, notes),
+        entities=_entities(settings, tables, columns, asked=kind == "alert" or bool(limits.tactics), notes=notes)
+        if kind != "detection"
+        else (),
         sentinel_entities=_carried(tables, columns or {})
         if settings.sentinel_entities is None
         else settings.sentinel_entities,
@@ -202,21 +207,27 @@ def is_hunt(compiled: Compiled) -> bool:
     return isinstance(compiled.document, NativeQuery) and not _is_rule(compiled.document)
 
 
-def _attack(meta: Metadata, settings: Settings, notes: _Notes) -> attack.Attack:
-    if settings.tactics is None and settings.techniques is None:
-        found = attack.from_tags(meta.tags)
-    else:
-        tagged = attack.from_tags(meta.tags)
+def _attack(meta: Metadata, settings: Settings, *, reviewed: bool, notes: _Notes) -> attack.Attack:
+    """`reviewed`: the format is that of Azure-Sentinel's repository, whose checks ask for tactic and technique."""
+    found = attack.from_tags(meta.tags)
+    if settings.tactics is not None or settings.techniques is not None:
         found = attack.resolve(
-            tagged.tactics if settings.tactics is None else settings.tactics,
-            tagged.techniques if settings.techniques is None else settings.techniques,
+            found.tactics if settings.tactics is None else settings.tactics,
+            found.techniques if settings.techniques is None else settings.techniques,
         )
+    found = attack.complete(found, settings.fallback_tactics, settings.fallback_techniques)
     if found.unknown:
         notes.say("W753", f"not known to Sentinel, left out: {', '.join(map(clean_line, found.unknown))}")
-    if not found.tactics:
-        notes.say("W754", "no ATT&CK tactic: Azure-Sentinel's checks ask for at least one")
-    elif not found.techniques:
-        notes.say("W754", "no ATT&CK technique: Azure-Sentinel's checks ask for at least one")
+    lacking = [what for what, has in (("tactic", found.tactics), ("technique", found.techniques)) if not has]
+    if lacking:
+        tag, key = ("attack.<tactic>", "tactics") if not found.tactics else ("attack.t<number>", "relevantTechniques")
+        note = diagnostic(
+            "W754",
+            f"no ATT&CK {' and no '.join(lacking)}: Azure-Sentinel's checks ask for at least one",
+            notes.span,
+            f"tag the rule `{tag}`, or set `{key}` under `sigma2kql:` in it or its fallback in the configuration",
+        )
+        notes.append(note if reviewed else replace(note, severity="info"))
     return found
 
 
@@ -279,21 +290,23 @@ def _tags(tables: tuple[str, ...]) -> tuple[Any, ...]:
 
 
 def _entities(
-    kind: Kind,
     settings: Settings,
     tables: tuple[str, ...],
     columns: Mapping[str, str] | None,
+    *,
+    asked: bool,
     notes: _Notes,
 ) -> tuple[Entity, ...]:
-    if kind == "detection":
-        return ()
+    """`asked`: whether a mapping that is missing is to be told."""
     if settings.entities is None:
-        found = (
-            entities.infer(tables[0] if len(tables) == 1 else None, columns, settings.max_entities) if columns else ()
-        )
-        if not found and kind == "alert" and not _carried(tables, columns or {}):
+        most = settings.max_entities
+        found = entities.infer(tables[0] if len(tables) == 1 else None, columns, most) if columns else ()
+        found = found or entities.fitting(settings.fallback_entities, columns or {}, most)
+        if not found and asked:
             notes.say(
-                "W755", "no entity mapping: no output column is known to name a host, an account or another entity"
+                "W755",
+                "no entity mapping: no output column is known to name a host, an account or another entity",
+                "set `entityMappings` under `sigma2kql:` in the rule, or `fallbackEntityMappings` in the configuration",
             )
         return found
     _check_columns("entity mappings", [c for entity in settings.entities for _, c in entity.fields], columns, notes)
@@ -404,6 +417,9 @@ def _schedule(compiled: Compiled, settings: Settings, notes: _Notes) -> Schedule
             notes.say("E705", f"the correlation spans {document.timespan} seconds; a rule looks back at most 14 days")
         elif period < span:
             notes.say("E705", "queryPeriod is shorter than the correlation's timespan")
+        elif period < span + frequency:
+            hint = "a longer queryPeriod, or a shorter queryFrequency"
+            notes.say("W765", _CUT.format(f"{period} seconds"), f"{hint}: {span} + {frequency} seconds in all")
     else:
         frequency = _minutes(settings.frequency or min(settings.period or HOUR, HOUR))
         period = _minutes(settings.period or frequency)
@@ -520,16 +536,21 @@ def _detection(
 
 
 def _frequency(compiled: Compiled, settings: Settings, notes: _Notes) -> int:
-    """The longest run interval not above the wish whose fixed look-back covers the wanted one."""
-    wanted = settings.period or 0
-    if isinstance(compiled.document, Correlation):
-        wanted = max(wanted, compiled.document.timespan)
-    fitting = [frequency for frequency, lookback in LOOKBACK.items() if lookback >= wanted]
-    if not fitting:
+    """The longest run interval not above the wish whose fixed look-back covers the wanted one; for a correlation its
+    time span and one run more, so that no window is cut.
+    """
+    correlation = isinstance(compiled.document, Correlation)
+    span = compiled.document.timespan if isinstance(compiled.document, Correlation) else 0
+    wanted = max(settings.period or 0, span)
+    covering = [every for every, lookback in LOOKBACK.items() if lookback >= wanted]
+    if not covering:
         notes.say("E705", "a custom detection looks back at most 30 days")
         return DAY
-    asked = [frequency for frequency in fitting if frequency <= (settings.frequency or HOUR)]
-    return max(asked, default=min(fitting))
+    fitting = [every for every in covering if not correlation or LOOKBACK[every] >= span + every]
+    if not fitting:
+        notes.say("W765", _CUT.format("30 days"))
+    asked = [every for every in fitting if every <= (settings.frequency or HOUR)]
+    return max(asked, default=min(fitting or covering))
 
 
 def _check_continuous(read: Scan, notes: _Notes) -> None:

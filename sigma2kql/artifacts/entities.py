@@ -28,6 +28,12 @@ def infer(table: str | None, columns: Mapping[str, str], most: int) -> tuple[Ent
     return ()
 
 
+def fitting(wanted: Iterable[Entity], columns: Mapping[str, str], most: int) -> tuple[Entity, ...]:
+    """Those of a team's own mappings whose columns a query that outputs `columns` returns, at most `most`."""
+    output = _single_valued(columns)
+    return tuple(entity for entity in wanted if all(column in output for _, column in entity.fields))[:most]
+
+
 def infer_defender(table: str | None, columns: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[Entity, ...]] | None:
     """The columns that a custom detection over `table` must return, and its entities; None where it cannot watch it."""
     output = _single_valued(columns)

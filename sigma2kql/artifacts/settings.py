@@ -49,6 +49,9 @@ class Settings:
     arm_form: str = "nested"  # nested: what Sentinel Repositories takes; extension: a resource with a scope
     terraform_provider: str = "auto"  # azapi where azurerm has no argument for something that is set
     hunting: bool | None = None  # bicep and terraform: a hunting query rather than a rule
+    fallback_tactics: tuple[str, ...] = ()  # for rules without one
+    fallback_techniques: tuple[str, ...] = ()  # for rules without one: those that a tactic of the rule has
+    fallback_entities: tuple[Entity, ...] = ()  # where none is inferred: those whose columns the query returns
     attribution: bool = True  # author, references and false positives at the end of the description
 
 
@@ -84,6 +87,9 @@ CHOICES: Final[Mapping[str, tuple[str, Callable[[object], Any]]]] = {
     "armForm": ("arm_form", values.choice("nested", "extension")),
     "terraformProvider": ("terraform_provider", values.choice("auto", "azurerm", "azapi")),
     "hunting": ("hunting", values.flag),
+    "fallbackTactics": ("fallback_tactics", values.words),
+    "fallbackTechniques": ("fallback_techniques", values.words),
+    "fallbackEntityMappings": ("fallback_entities", values.entities),
     "attribution": ("attribution", values.flag),
 }
 
