@@ -21,7 +21,7 @@ from sigma2kql.engines.remote import RemoteEngine, Rows, TimeRange, cut, limited
 from sigma2kql.errors import Diagnostic, Sigma2KqlError
 from sigma2kql.hunt.gather import Asked
 from sigma2kql.model import Compiled, Correlation, Document, NativeQuery, Rule, Table
-from sigma2kql.proof.prove import fields_of
+from sigma2kql.proof.rows import fields_of
 from sigma2kql.tables import Target, load_target
 
 FATAL = frozenset({"E600", "E670", "E671", "E672"})  # no other query would fare better

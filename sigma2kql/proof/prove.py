@@ -12,177 +12,32 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from sigma2kql.errors import Sigma2KqlError
 from sigma2kql.evaluate import Trace, evaluate, trace
-from sigma2kql.events.forms import EventForm, recognise, sigma_fields
-from sigma2kql.mapping import find_field
 from sigma2kql.model import (
     And,
     Column,
     Compiled,
-    Expr,
-    Field,
     KqlType,
     Match,
     Not,
     Or,
     Query,
-    Rule,
-    SameAs,
-    Serve,
     Table,
 )
 from sigma2kql.proof import Counterexample, Result, Subject, outcome
 from sigma2kql.proof.cells import read_column
-from sigma2kql.proof.generate import generate
-from sigma2kql.proof.rule_events import Labelled
-from sigma2kql.proof.shape import keyword_text, raw_row, shape
+from sigma2kql.proof.rows import Case, case_of, cases, fields_of, with_generated
 from sigma2kql.simplify import leaves
 
 CHUNK = 40  # rules whose rows are loaded together
 GROUP = "_rule"  # the columns that tell rows apart
 NUMBER = "_row"
-GENERATED = "generated"
-SPARE = 2  # events made for each one wanted, as some cannot stand in the table
-PATHS = ("Image", "TargetFilename")  # that tell the platform of a row
 ENGINE_LIMITS = ("E601", "E605", "E606")  # what the embedded engine does not know, or not in time; else KQL is at fault
 REDUCTIONS = 40  # queries spent on making a counterexample smaller
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Events to rows
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One row to run: the event in Sigma's names, its label, and the row."""
-
-    event: Mapping[str, Any]
-    expected: bool
-    origin: str
-    row: Mapping[str, Any]
-    attack: int | None = None
-    raw: bool = False
-
-
-def with_generated(subject: Subject, count: int, seed: str) -> Subject:
-    """The subject with events made from the rule; the seed of each rule is its own, whatever other rules there are."""
-    if subject.where is None:
-        return subject
-    meta = subject.compiled.document.meta
-    samples = generate(subject.where, count * SPARE, f"{seed}:{meta.id or meta.title}", _is_unix(subject))
-    made = tuple(Labelled(sample.event, sample.matches, f"{GENERATED} ({sample.how})") for sample in samples)
-    return replace(subject, events=subject.events + made)
-
-
-def _is_unix(subject: Subject) -> bool:
-    document = subject.compiled.document
-    return isinstance(document, Rule) and document.logsource.product in ("linux", "macos")
-
-
-def cases(subject: Subject, count: int = 0) -> tuple[list[Case], list[str]]:
-    """The rows of a rule's events, and of each event that cannot be one the reason; of generated ones `count` rows."""
-    assert subject.table is not None and subject.serve is not None and subject.where is not None
-    names = fields_of(subject.where)
-    found: list[Case] = []
-    notes: list[str] = []
-    wanted = {True: count // 2, False: count - count // 2}
-    for one in subject.events:
-        generated = one.origin.startswith(GENERATED)
-        if generated and one.expected is not None and wanted[one.expected] <= 0:
-            continue
-        made = _case(subject, one.event, one.expected, one.origin, names, notes)
-        if made is not None:
-            found.append(made)
-            wanted[made.expected] -= generated
-    for number, attack in enumerate(subject.attacks):
-        for event in attack.events:
-            made = _case(subject, event, None, attack.origin, names, notes, number)
-            if made is not None:
-                found.append(made)
-    return found, notes
-
-
-def _case(
-    subject: Subject,
-    event: Mapping[str, Any],
-    expected: bool | None,
-    origin: str,
-    names: Sequence[str],
-    notes: list[str],
-    attack: int | None = None,
-) -> Case | None:
-    table, serve, where = subject.table, subject.serve, subject.where
-    assert table is not None and serve is not None and where is not None
-    known = recognise(event)
-    if known.form is EventForm.TABLE_ROW and known.table in (table.name, table.builtin):
-        shaped = raw_row(event, table)
-        notes += [f"{origin}: {problem}" for problem in shaped.problems]
-        if expected is None:
-            notes.append(f"{origin}: a row of the table has no label of its own")
-            return None
-        return Case(event, expected, origin, shaped.row, attack, raw=True)
-    fields = sigma_fields(event)
-    if expected is not None and origin.startswith(GENERATED):
-        fields = completed(fields, table, serve, names)
-        if _is_unix(subject):
-            fields.update({name: "/usr/zq" for name in PATHS if name in names and not fields.get(name)})
-        expected = evaluate(where, fields)
-        if not expected and (synonym := _synonym(where, fields, table, serve, names)):
-            notes.append(f"{origin}: {synonym}")
-            return None
-    label = evaluate(where, fields) if expected is None else expected
-    shaped = shape(fields, table, serve, names)
-    if shaped.problems:
-        notes.append(f"{origin}: {'; '.join(shaped.problems)}")
-        if origin.startswith(GENERATED) or (shaped.foreign and expected is not True):
-            return None
-    row: Mapping[str, Any] = {} if shaped.foreign else shaped.row
-    if row and None in fields_of(where, keywords=True):
-        row = keyword_text(row, fields, table, serve)
-    return Case(fields, label, origin, row, attack)
-
-
-def completed(event: Mapping[str, Any], table: Table, serve: Serve, names: Sequence[str]) -> dict[str, Any]:
-    """A generated event with the fields that no row of the table can lack: what the table itself states."""
-    full = dict(event)
-    for name in names:
-        found = find_field(table, serve, name)
-        if full.get(name) not in (None, "") or isinstance(found, str):
-            continue
-        if found.constant is not None:
-            full[name] = found.constant
-        elif found.values is not None and (stated := [v for v, where in found.values.items() if where == And(())]):
-            full[name] = stated[0]
-        elif found.transform == "registry_data":
-            full[name] = "zq"
-    return full
-
-
-def _synonym(where: Expr[Field], event: Mapping[str, Any], table: Table, serve: Serve, names: Sequence[str]) -> str:
-    """Why the row of a near miss is also that of a match: of two values that the table does not tell apart."""
-    for name in names:
-        found = find_field(table, serve, name)
-        if isinstance(found, str) or not found.values or event.get(name) in (None, ""):
-            continue
-        own = next((p for v, p in found.values.items() if v.lower() == str(event[name]).lower()), None)
-        for value, predicate in found.values.items():
-            if predicate == own and evaluate(where, {**event, name: value}):
-                return f"{table.name} does not tell `{name}` {event[name]!r} from {value!r}"
-    return ""
-
-
-def fields_of(where: Expr[Field], keywords: bool = False) -> list[Any]:
-    """The names of the fields that a tree tests; with `keywords` None stands for the whole event."""
-    found: dict[str | None, None] = {}
-    for leaf in leaves(where):
-        found[leaf.subject.name] = None
-        if isinstance(leaf.test, SameAs):
-            found[leaf.test.other.name] = None
-    return [name for name in found if name is not None or keywords]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -385,7 +240,7 @@ def _reduced(subject: Subject, case: Case, bench: _Bench) -> Case:
         if left == 0 or (evaluate(subject.where, event)) != case.expected:
             continue
         notes: list[str] = []
-        smaller = _case(subject, event, case.expected, case.origin, names, notes)
+        smaller = case_of(subject, event, case.expected, case.origin, names, notes)
         if smaller is None or notes or smaller.expected != case.expected:
             continue
         left -= 1
