@@ -13,7 +13,7 @@ from typing import TypeAlias, assert_never
 
 from sigma2kql.errors import Span
 from sigma2kql.literals import is_word
-from sigma2kql.model import And, Column, Expr, Match, Not, Or, Query, SameAs
+from sigma2kql.model import And, Column, Expr, Match, Not, Or, Query, SameAs, Text
 from sigma2kql.operators import Atom, Chain, Listed, Piece, Wrap, choice, cost, folds, single
 from sigma2kql.prefilter import prefilter
 from sigma2kql.simplify import leaves, replace
@@ -32,16 +32,25 @@ def emit(query: Query, prefiltered: bool = True) -> str:
     A query over the limit is written with its long lists of texts as regular expressions, where that makes it shorter.
     """
     gate = prefilter(query.where) if prefiltered else None
-    text = _emit(query, gate)
-    if len(text) > LIMIT:
+    text = "" if _is_long(query.where) else _emit(query, gate)
+    if not text or len(text) > LIMIT:
         from sigma2kql.compact import compact
 
         short = dataclasses.replace(query, where=compact(query.where))
-        text = min(text, _emit(short, gate), key=len)
+        text = min(filter(None, (text, _emit(short, gate))), key=len)
         if len(text) > LIMIT and gate is not None:
             bare = _emit(short, None)
             text = bare if len(bare) <= LIMIT else text
     return text
+
+
+def _is_long(where: Expr[Column]) -> bool:
+    """Whether the texts alone are over the limit: the full form need not be written then, the other is shorter."""
+    tests = leaves(where)
+    if len(tests) < CHAIN:
+        return False
+    texts = [part for leaf in tests if isinstance(leaf.test, Text) for part in leaf.test.parts if isinstance(part, str)]
+    return sum(map(len, texts)) > LIMIT
 
 
 def emit_union(queries: Sequence[Query], prefiltered: bool = True) -> str:
@@ -194,7 +203,7 @@ def _piece(expr: Expr[Column], negated: bool) -> Piece:
     """A tree as pieces; `negated` says that it stands under an odd number of `not`."""
     match expr:
         case Match():
-            return _guarded(single(expr), negated)
+            return _test(expr, negated)
         case Not(Match() as leaf):
             opposite = single(leaf, opposite=True)
             return opposite if opposite is not None else _negation(_guarded(single(leaf), not negated))
@@ -212,12 +221,19 @@ def _piece(expr: Expr[Column], negated: bool) -> Piece:
             pieces: list[Piece] = []
             for kind, group in _grouped(items):
                 if kind is None:
-                    pieces += [_piece(item, negated) for item in group]
+                    pieces += [
+                        _test(item, negated) if isinstance(item, Match) else _piece(item, negated) for item in group
+                    ]
                 else:
                     pieces.append(_guarded(choice(kind, [m for m in group if isinstance(m, Match)]), negated))
             return pieces[0] if len(pieces) == 1 else Chain("or", tuple(pieces))
         case _:
             assert_never(expr)
+
+
+def _test(leaf: Match[Column], negated: bool) -> Piece:
+    piece = single(leaf)
+    return piece if type(piece) is Atom and not piece.nullable else _guarded(piece, negated)  # nearly always
 
 
 def _one_list(items: Sequence[Expr[Column]], opposite: bool) -> Piece | None:

@@ -110,9 +110,9 @@ class KustoRegex(Regex):
 def single(leaf: Match[Column], opposite: bool = False) -> Piece | None:
     """One test; with `opposite` its exact complement where the language has one (else None)."""
     column, test = leaf.subject, leaf.test
+    if isinstance(test, Text):
+        return _text(column, test, opposite)
     match test:
-        case Text():
-            return _text(column, test, opposite)
         case KustoRegex(pattern, flags):
             return None if opposite else Atom(_regex(column, f"(?{flags}){pattern}" if flags else pattern))
         case Regex(pattern, flags):
@@ -256,7 +256,7 @@ def _text(column: Column, test: Text, opposite: bool) -> Piece | None:
 
 
 def _compare(column: Column, how: Shape, text: str, cased: bool, opposite: bool) -> Atom:
-    subject = column.text if column.type == "string" else _string(column)
+    subject = column.text if column.type == "string" else f"tostring({column.text})"
     if not cased and not text.isascii() and _folds_beyond_ascii(text):
         subject, text, cased = f"tolower({subject})", lowered(text), True
     elif how == "equals" and _caseless(text):
@@ -377,20 +377,17 @@ def cost(expr: Expr[Column]) -> int:
     last.
     """
     match expr:
-        case Match(subject, test):
-            base = 0 if subject.kind == "stored" else 10 if subject.kind == "property" else 12
-            match test:
-                case Text(parts):
-                    plain = _shape(parts)
-                    if plain is not None:
-                        return base + (1 if plain[0] == "equals" else 3)
-                    return base + (5 if ANY in parts else 2)
-                case Number() | Bool() | Null() | Exists():
-                    return base + 1
-                case Regex():
-                    return base + 5
-                case _:
-                    return base + 4
+        case Match():
+            kind, test = expr.subject.kind, expr.test
+            base = 0 if kind == "stored" else 10 if kind == "property" else 12
+            if isinstance(test, Text):
+                plain = _shape(test.parts)
+                if plain is not None:
+                    return base + (1 if plain[0] == "equals" else 3)
+                return base + (5 if ANY in test.parts else 2)
+            if isinstance(test, Number | Bool | Null | Exists):
+                return base + 1
+            return base + (5 if isinstance(test, Regex) else 4)
         case Not(item):
             return 20 + cost(item)
         case And(items):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from sigma2kql.errors import frozen
 from sigma2kql.literals import identifier, quoted
@@ -113,8 +114,11 @@ def _union(gates: Iterable[_Gate | None]) -> _Gate | None:
         if gate is None:
             return None
         free = free and gate.free
-        terms.update(dict.fromkeys(gate.terms))
-    return _Gate(tuple(terms), free) if free or 0 < len(terms) <= MOST else None
+        for term in gate.terms:
+            terms[term] = None
+        if not free and len(terms) > MOST:
+            return None
+    return _Gate(tuple(terms), free) if free or terms else None
 
 
 def _leaf(leaf: Match[Column]) -> _Gate | None:
@@ -128,7 +132,7 @@ def _leaf(leaf: Match[Column]) -> _Gate | None:
     stored = identifier(column.reads[0])
     match leaf.test:
         case Text() as test:
-            term = _best(_terms(test.parts, column.kind == "stored"))
+            term = _term(test.parts, column.kind == "stored")
             whole = len(test.parts) == 1 and isinstance(test.parts[0], str)
             if term is None or (whole and test.cased):
                 return None  # words that the mapping states (an ActionType ...) stand in too many rows to help
@@ -138,7 +142,7 @@ def _leaf(leaf: Match[Column]) -> _Gate | None:
 
             gates = [
                 _union(
-                    _Gate(((stored, term),)) if (term := _best(_terms(text.parts, column.kind == "stored"))) else None
+                    _Gate(((stored, term),)) if (term := _term(text.parts, column.kind == "stored")) else None
                     for text in clause
                 )
                 for clause in required_literals(pattern, flags)
@@ -148,8 +152,10 @@ def _leaf(leaf: Match[Column]) -> _Gate | None:
             return None
 
 
-def _best(terms: Sequence[str]) -> str | None:
+@lru_cache(maxsize=4096)  # rules look for the same programs
+def _term(parts: tuple[Part, ...], as_stored: bool) -> str | None:
     """The shortest good one: a term of four characters or more that is not common, else several terms as one text."""
+    terms = _terms(parts, as_stored)
     return terms[0] if len(terms) == 1 else min(terms, key=lambda term: (_dearness(term), term), default=None)
 
 

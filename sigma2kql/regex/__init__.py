@@ -8,6 +8,7 @@ and every pattern given out is legal and means the same in Kusto's dialect (the 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, reduce
@@ -35,6 +36,7 @@ __all__ = ["RegexProblem", "matches_empty", "required_literals", "search", "tran
 
 _META = frozenset("\\.+*?()|[]{}^$")
 _ESCAPES = str.maketrans({char: "\\" + char for char in _META})
+_SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
 _SET_META = frozenset("\\[]-")
 _RANGE_META = _SET_META | frozenset("&~")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -75,7 +77,9 @@ def wildcard_regex(parts: tuple[Part, ...], cased: bool) -> str:
 def _wildcard_part(part: Part) -> str:
     match part:
         case str():
-            return part.translate(_ESCAPES) if part.isprintable() else "".join(_escape(c, _META) for c in part)
+            if not part.isprintable():
+                return "".join(_escape(c, _META) for c in part)
+            return part.translate(_ESCAPES) if _SPECIAL.search(part) else part
         case OneOf(chars):
             return _write_set(Set(tuple((c, c) for c in chars)))
         case Placeholder(name):
