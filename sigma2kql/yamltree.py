@@ -375,12 +375,12 @@ class _Builder:
     def build(self, node: Node, depth: int) -> YamlNode:
         if type(node) is ScalarNode:
             return self.scalar(node)
+        if depth <= MAX_DEPTH and not self.shared:
+            return self.collection(node, depth)
         start = node.start_mark.index + self.offset
         if depth > MAX_DEPTH:
             self.problems.append(_deep(self.source, start))
             return _nothing(start)
-        if not self.shared:
-            return self.collection(node, depth)
         self.count += _weight(node)
         if id(node) in self.open or self.count > MAX_EXPANDED:
             cyclic = id(node) in self.open
@@ -398,18 +398,18 @@ class _Builder:
         if node.tag:
             return self.tagged(node)
         text = node.value
-        offset = self.offset
+        start = node.start_mark.index + self.offset
+        end = node.end_mark.index + self.offset
         style = node.style
-        end = node.end_mark.index + offset
-        if not style:
-            first = text[:1]  # words (false, null, ...) have at most five letters
-            value = text if first not in _HINTS or (len(text) > 5 and first.isalpha()) else _implicit(text)[1]
-            return YamlScalar(value, text, node.start_mark.index + offset, end, True)
+        if not style:  # words (false, null, ...) have at most five letters
+            if text[:1] in _HINTS and (len(text) < 6 or not text[0].isalpha()):
+                return YamlScalar(_implicit(text)[1], text, start, end, True)
+            return YamlScalar(text, text, start, end, True)
         if style in "|>":
             source = self.source.text
             while source[end - 1] in " \r\n":
                 end -= 1
-        return YamlScalar(text, text, node.start_mark.index + offset, end, False)
+        return YamlScalar(text, text, start, end)
 
     def tagged(self, node: ScalarNode) -> YamlScalar:
         start, end = node.start_mark.index + self.offset, node.end_mark.index + self.offset
