@@ -16,6 +16,7 @@ import click
 from sigma2kql.api import Compiler, Input, Options, load_input, read_inputs
 from sigma2kql.cli.common import compile_options, load_config, make_options, progress, standard_input, use_color
 from sigma2kql.errors import Diagnostic, Sigma2KqlError
+from sigma2kql.kql import emit
 from sigma2kql.model import Compiled, Document, Rule
 from sigma2kql.proof import Result, Subject, summary
 from sigma2kql.proof.prove import prove
@@ -56,7 +57,8 @@ def command(
     """Run each rule's query on events and judge what it selects.
 
     Events come from files beside the rules (RULE.events.yml, .json, .ndjson), the key `tests` in a rule, the recorded
-    attacks of a SigmaHQ checkout, --events and --generate. Exit status 1 when any rule failed.
+    attacks of a SigmaHQ checkout, --events and --generate. A rule whose events decide nothing is unproven, not passed.
+    Exit status 1 when any rule failed; unproven and skipped rules do not change it.
     """
     options = replace(make_options(load_config(given["config"]), given), union=False)
     started = time.perf_counter()
@@ -99,8 +101,10 @@ def _subjects(
 
 
 def _mapped(compiler: Compiler, document: Document, done: Compiled) -> Subject:
-    if not isinstance(document, Rule) or done.kql is None:
+    if not isinstance(document, Rule) or done.query is None:
         return Subject(done)
+    if done.kql is None:  # a rule that only feeds a correlation is judged by the query that it would have
+        done = replace(done, kql=emit(done.query, compiler.options.prefilter))
     try:
         mapped = compiler.map(document)
         return Subject(done, compiler.where(document), mapped.table, mapped.serve)
@@ -118,12 +122,12 @@ def _table(results: Sequence[Result]) -> str:
     if not shown:
         return "no rule had events"
     width = min(60, max(len(_name(r)) for r in shown))
-    lines = [f"{'RULE':{width}}  RESULT   EVENTS  MATCHED  MISSED  UNEXPECTED     TIME"]
+    lines = [f"{'RULE':{width}}  RESULT    EVENTS  MATCHED  MISSED  UNEXPECTED     TIME"]
     for result in shown:
         name = _name(result)
         name = name if len(name) <= width else name[: width - 1] + "…"
         lines.append(
-            f"{name:{width}}  {result.status:7}  {result.events:6}  {result.matched:7}  {result.missed:6}"
+            f"{name:{width}}  {result.status:8}  {result.events:6}  {result.matched:7}  {result.missed:6}"
             f"  {result.unexpected:10}  {result.seconds * 1000:5.0f} ms"
         )
         if result.status != "passed":
@@ -133,6 +137,10 @@ def _table(results: Sequence[Result]) -> str:
 
 def _name(result: Result) -> str:
     return printable(result.title) or result.path
+
+
+def _why(result: Result) -> str:
+    return result.reason if result.status == "skipped" else f"{result.status}: {result.reason}"
 
 
 def _detail(result: Result) -> list[str]:
@@ -157,7 +165,8 @@ def _in_words(results: Sequence[Result], told: Mapping[str, Any]) -> str:
     why = "; ".join(f"{count:,} {printable(reason)}" for reason, count in reasons.most_common(8))
     return (
         f"{told['rules']:,} rule{'s' * (told['rules'] != 1)}: "
-        f"{told['passed']:,} passed, {told['failed']:,} failed, {told['skipped']:,} skipped"
+        f"{told['passed']:,} passed, {told['failed']:,} failed, "
+        f"{told['unproven']:,} unproven, {told['skipped']:,} skipped"
         + (f" ({why})" if why else "")
         + f"; {told['events']:,} events ({told['must_match']:,} must match), {told['set_aside']:,} set aside, "
         f"{told['seconds']:.1f} s"
@@ -173,7 +182,7 @@ def _junit(results: Sequence[Result], told: Mapping[str, Any]) -> str:
         f'<testsuites tests="{told["rules"]}" failures="{told["failed"]}" time="{told["seconds"]}">',
         (
             f'<testsuite name="sigma2kql" tests="{told["rules"]}" failures="{told["failed"]}" '
-            f'skipped="{told["skipped"]}" time="{told["seconds"]}">'
+            f'skipped="{told["skipped"] + told["unproven"]}" time="{told["seconds"]}">'
         ),
     ]
     for result in results:
@@ -182,8 +191,8 @@ def _junit(results: Sequence[Result], told: Mapping[str, Any]) -> str:
         match result.status:
             case "passed":
                 lines.append(f"{head}/>")
-            case "skipped":
-                lines.append(f"{head}><skipped message={quoteattr(printable(result.reason))}/></testcase>")
+            case "skipped" | "unproven":
+                lines.append(f"{head}><skipped message={quoteattr(printable(_why(result)))}/></testcase>")
             case "failed":
                 detail = escape("\n".join(_detail(result)))
                 lines.append(

@@ -48,12 +48,16 @@ class Counterexample:
         }
 
 
-Status = Literal["passed", "failed", "skipped"]
+Status = Literal["passed", "failed", "unproven", "skipped"]
+STATUSES: tuple[Status, ...] = ("passed", "failed", "unproven", "skipped")
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one rule. `events` were run, of which `matched` were selected; `set_aside` could not be shaped."""
+    """What became of one rule. `events` were run, of which `matched` were selected; `set_aside` could not be shaped.
+
+    `unproven`: no event decides whether the query is right, for the `reason` given.
+    """
 
     path: str
     line: int
@@ -85,6 +89,7 @@ class Result:
             "reason": self.reason,
             "events": self.events,
             "must_match": self.positive,
+            "must_not_match": self.events - self.positive,
             "matched": self.matched,
             "missed": self.missed,
             "unexpected": self.unexpected,
@@ -116,9 +121,10 @@ def summary(results: Iterable[Result], seconds: float) -> dict[str, Any]:
     held = list(results)
     return {
         "rules": len(held),
-        **{status: sum(r.status == status for r in held) for status in ("passed", "failed", "skipped")},
+        **{status: sum(r.status == status for r in held) for status in STATUSES},
         "events": sum(r.events for r in held),
         "must_match": sum(r.positive for r in held),
+        "must_not_match": sum(r.events - r.positive for r in held),
         "set_aside": sum(r.set_aside for r in held),
         "seconds": round(seconds, 3),
     }

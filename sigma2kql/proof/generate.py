@@ -90,12 +90,12 @@ def generate(where: Expr[Field], count: int = 24, seed: str = "0", unix: bool = 
         pools[matches := evaluate(where, event)].setdefault(key, Sample(event, matches, how))
         if all(len(pool) >= count // 2 for pool in pools.values()) and sum(map(len, pools.values())) >= count:
             break
-    hits, misses = (_padded(list(pools[label].values()), where, count // 2) for label in (True, False))
+    hits, misses = (padded(list(pools[label].values()), where, count // 2) for label in (True, False))
     chosen = hits[: max(count // 2, count - len(misses))]
     return chosen + misses[: count - len(chosen)]
 
 
-def _padded(samples: list[Sample], where: Expr[Field], wanted: int) -> list[Sample]:
+def padded(samples: list[Sample], where: Expr[Field], wanted: int) -> list[Sample]:
     """The samples, where they are few again on other machines: a field that the rule does not test changes nothing."""
     if BYSTANDER in (tested := {leaf.subject.name for leaf in leaves(where)}) or None in tested:
         return samples
@@ -124,12 +124,12 @@ def _by_turns(kinds: Mapping[str, Mapping[str, Any]], random: Choices) -> Iterat
 def _candidates(where: Expr[Field], random: Choices, most: int) -> Iterator[tuple[dict[str, Any], str]]:
     """Events of every kind, not labelled yet."""
     bases: list[tuple[dict[str, Any], Way]] = []
-    for number, way in enumerate(_sampled(_ways(where, True), random, most)):
+    for number, way in enumerate(sampled(ways_to(where, True), random, most)):
         event = _build(way, random)
         if len(bases) < BASES and evaluate(where, event):
             bases.append((event, way))
         yield event, "base" if number == 0 else "alternative"
-    for way in _sampled(_ways(where, False, near=True), random, most):
+    for way in sampled(ways_to(where, False, near=True), random, most):
         yield _build(way, random), "broken"
     for number, (event, way) in enumerate(bases):
         tested = list(dict.fromkeys(leaf for leaf, _ in way))
@@ -159,11 +159,11 @@ def _tripped(where: Expr[Field], event: dict[str, Any], random: Choices) -> Iter
 # Ways to hold and ways to fail
 
 
-def _sampled(ways: list[Way], random: Choices, most: int) -> list[Way]:
+def sampled(ways: list[Way], random: Choices, most: int) -> list[Way]:
     return ways if len(ways) <= most else [ways[0], *random.sample(ways[1:], most - 1)]
 
 
-def _ways(expr: Expr[Field], wanted: bool, near: bool = False) -> list[Way]:
+def ways_to(expr: Expr[Field], wanted: bool, near: bool = False) -> list[Way]:
     """Ways in which the tree holds (or fails): every alternative of every `or` once, not every combination.
 
     Of an `and` that fails, `near` gives only the ways in which one part fails and all others hold; else the plain one,
@@ -173,14 +173,14 @@ def _ways(expr: Expr[Field], wanted: bool, near: bool = False) -> list[Way]:
         case Match():
             return [((expr, wanted),)]
         case Not(item):
-            return _ways(item, not wanted, near)
+            return ways_to(item, not wanted, near)
         case And(items) | Or(items):
-            each = [_ways(item, wanted, near) for item in items]
+            each = [ways_to(item, wanted, near) for item in items]
             if isinstance(expr, And) == wanted:
                 return _crossed(each) if all(each) else []
             if wanted:
-                return [way for ways in each for way in ways][:WAYS]
-            held = [(_ways(item, True) or [()])[0] for item in items]
+                return [way for found in each for way in found][:WAYS]
+            held = [(ways_to(item, True) or [()])[0] for item in items]
             plain = [] if near else [ways[0] for ways in each if ways]
             almost = [
                 (*way, *(asked for j, other in enumerate(held) if j != i for asked in other))
@@ -236,8 +236,8 @@ def _value(tests: list[tuple[Test[Field], bool]], random: Choices, event: Mappin
     if not positive:
         return _outside(tests, event) if emptiness or random.random() < PRESENT else None
     first = None
-    for value in islice(dict.fromkeys(islice(_proposals(positive, random, event), PROPOSALS * 4)), PROPOSALS):
-        if all(_passes(test, value, event) == wanted for test, wanted in tests):
+    for value in islice(dict.fromkeys(islice(proposals(positive, random, event), PROPOSALS * 4)), PROPOSALS):
+        if all(passes(test, value, event) == wanted for test, wanted in tests):
             return value
         first = value if first is None else first
     return first
@@ -246,7 +246,7 @@ def _value(tests: list[tuple[Test[Field], bool]], random: Choices, event: Mappin
 def _outside(tests: list[tuple[Test[Field], bool]], event: Mapping[str, Any]) -> Any:
     """A present value that fails every test, near to what they ask for."""
     for value in ("C:\\Windows\\other.exe", "other", "D:\\zq\\zq.zq", "7", "198.51.100.7"):
-        if not any(_passes(test, value, event) for test, _ in tests):
+        if not any(passes(test, value, event) for test, _ in tests):
             return value
     return None
 
@@ -254,12 +254,12 @@ def _outside(tests: list[tuple[Test[Field], bool]], event: Mapping[str, Any]) ->
 _HERE = Field("\x00")
 
 
-def _passes(test: Test[Field], value: Any, event: Mapping[str, Any]) -> bool:
+def passes(test: Test[Field], value: Any, event: Mapping[str, Any]) -> bool:
     """A test on a value; other fields are those of the event."""
     return holds(Match(_HERE, test), lambda field: value if field is _HERE else event.get(field.name or ""))
 
 
-def _proposals(tests: list[Test[Field]], random: Choices, event: Mapping[str, Any]) -> Iterator[Any]:
+def proposals(tests: list[Test[Field]], random: Choices, event: Mapping[str, Any]) -> Iterator[Any]:
     """Values that may pass all of these tests."""
     own = [list(islice(witnesses(test, random, event), 6)) for test in tests]
     texts = [test for test in tests if isinstance(test, Text)]
@@ -267,12 +267,12 @@ def _proposals(tests: list[Test[Field]], random: Choices, event: Mapping[str, An
         yield None
     if len(tests) > 1:
         others = [found[0] for found, test in zip(own, tests, strict=True) if found and not isinstance(test, Text)]
-        yield from _merged(texts, others)
+        yield from merged(texts, others)
     for found in own[:12]:
         yield from found[:3]
 
 
-def _merged(texts: list[Text], others: list[Any]) -> Iterator[str]:
+def merged(texts: list[Text], others: list[Any]) -> Iterator[str]:
     """One text from several shapes: what must begin, what must be inside, what must end."""
     starts = [t for t in texts if t.parts and t.parts[0] is not ANY]
     ends = [t for t in texts if t.parts and t.parts[-1] is not ANY]

@@ -30,7 +30,8 @@ from sigma2kql.model import (
 )
 from sigma2kql.proof import Counterexample, Result, Subject, outcome
 from sigma2kql.proof.cells import read_column
-from sigma2kql.proof.rows import Case, case_of, cases, fields_of, with_generated
+from sigma2kql.proof.refute import contradiction, one_sided
+from sigma2kql.proof.rows import Case, case_of, fields_of, room_of, rows_of
 from sigma2kql.simplify import leaves
 
 CHUNK = 40  # rules whose rows are loaded together
@@ -85,10 +86,9 @@ def _prove_chunk(subjects: Sequence[Subject], count: int, seed: str) -> list[Res
             continue
         assert subject.table is not None
         assert subject.compiled.query is not None
-        with_events = with_generated(subject, count, seed) if count else subject
-        rows, notes = cases(with_events, count)
+        rows, notes = rows_of(subject, count, seed)
         name = subject.compiled.query.table
-        by_table.setdefault(name, []).append((number, with_events, rows, notes))
+        by_table.setdefault(name, []).append((number, subject, rows, notes))
         tables[name] = subject.table
     if by_table:
         with _Bench() as bench:
@@ -96,7 +96,7 @@ def _prove_chunk(subjects: Sequence[Subject], count: int, seed: str) -> list[Res
                 bench.load(name, tables[name].columns, {n: [case.row for case in rows] for n, _, rows, _ in members})
                 for number, subject, rows, notes in members:
                     started = time.perf_counter()
-                    result = _run(subject, rows, notes, bench, number)
+                    result = _run(subject, rows, notes, bench, number, bool(count))
                     results[number] = replace(result, seconds=time.perf_counter() - started)
     return [result for result in results if result is not None]
 
@@ -157,11 +157,13 @@ def _skipped(subject: Subject) -> Result | None:
     return None
 
 
-def _run(subject: Subject, rows: list[Case], notes: list[str], bench: _Bench, number: int) -> Result:
+def _run(subject: Subject, rows: list[Case], notes: list[str], bench: _Bench, number: int, generated: bool) -> Result:
     told = tuple(dict.fromkeys(notes))
     if subject.problems:
         return outcome(subject, "failed", "; ".join(subject.problems), set_aside=len(notes), notes=told)
     if not rows:
+        if generated:
+            return outcome(subject, "unproven", _lacking(subject, True, notes), set_aside=len(notes), notes=told)
         reason = f"no event can stand in the table: {notes[0]}" if notes else "no events"
         return outcome(subject, "skipped", reason, set_aside=len(notes), notes=told)
     assert subject.compiled.kql is not None
@@ -186,11 +188,32 @@ def _run(subject: Subject, rows: list[Case], notes: list[str], bench: _Bench, nu
         notes=told,
     )
     if result.status == "passed":
-        return result
+        return _weighed(result, subject, notes, generated)
     worst = (missed or unexpected)[0]
     example = explain(subject, _reduced(subject, worst, bench))
     reason = f"{len(missed)} missed, {len(unexpected)} unexpected of {len(rows)} events"
     return replace(result, reason=reason, counterexample=example)
+
+
+def _weighed(result: Result, subject: Subject, notes: Sequence[str], generated: bool) -> Result:
+    """A result without a disagreement: `unproven` where nothing was demanded of the query, or, of generated events,
+    none must match; a label that no generated event has is told.
+    """
+    negative = result.events - result.positive
+    lacking = [label for label, number in ((True, result.positive), (False, negative)) if generated and not number]
+    all_found, nothing_else = demands(subject.compiled)
+    judged = (result.positive if all_found else 0) + (negative if nothing_else else 0) + len(subject.attacks)
+    reasons = [_lacking(subject, label, notes) for label in lacking]
+    reason = "; ".join((*reasons, *filter(None, (result.reason,))))
+    return replace(result, status="passed" if judged and True not in lacking else "unproven", reason=reason)
+
+
+def _lacking(subject: Subject, label: bool, notes: Sequence[str]) -> str:
+    """Why no generated event has a label: a proof where there is one, else what stood in the way."""
+    assert subject.where is not None
+    if proof := contradiction(subject.where, label) or one_sided(subject.where, room_of(subject), label):
+        return proof
+    return f"no event that must {'match' if label else 'not match'} was found" + (f": {notes[0]}" if notes else "")
 
 
 def demands(compiled: Compiled) -> tuple[bool, bool]:

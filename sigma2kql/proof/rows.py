@@ -6,7 +6,8 @@ evaluator says of the event that the row holds, or what the user stated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,13 +16,17 @@ from sigma2kql.events.forms import EventForm, recognise, sigma_fields
 from sigma2kql.mapping import find_field
 from sigma2kql.model import And, Expr, Field, Rule, SameAs, Serve, Table
 from sigma2kql.proof import Subject
-from sigma2kql.proof.generate import generate
+from sigma2kql.proof.fitted import fitted
+from sigma2kql.proof.generate import Sample, generate
+from sigma2kql.proof.room import Room
 from sigma2kql.proof.rule_events import Labelled
 from sigma2kql.proof.shape import keyword_text, raw_row, shape
 from sigma2kql.simplify import leaves
 
 GENERATED = "generated"
 SPARE = 2  # events made for each one wanted, as some cannot stand in the table
+ENOUGH = 0.5  # of the events wanted of a label, below which more are made
+UNIX = "/usr/zq"
 PATHS = ("Image", "TargetFilename")  # that tell the platform of a row
 
 
@@ -37,14 +42,42 @@ class Case:
     raw: bool = False
 
 
-def with_generated(subject: Subject, count: int, seed: str) -> Subject:
-    """The subject with events made from the rule; the seed of each rule is its own, whatever other rules there are."""
-    if subject.where is None:
-        return subject
+def rows_of(subject: Subject, count: int = 0, seed: str = "0") -> tuple[list[Case], list[str]]:
+    """The rows of a rule's own events and of `count` generated ones, and of each event that has no row the reason.
+
+    Where few of the generated events have a row, more are made with the rows in view. The seed of each rule is its
+    own, whatever other rules there are.
+    """
+    if not count or subject.where is None:
+        return cases(subject, {})
     meta = subject.compiled.document.meta
-    samples = generate(subject.where, count * SPARE, f"{seed}:{meta.id or meta.title}", is_unix(subject))
+    own = f"{seed}:{meta.id or meta.title}"
+    wanted = {True: count // 2, False: count - count // 2}
+    rows, notes = cases(_with(subject, generate(subject.where, count * SPARE, own, is_unix(subject))), wanted)
+    made = Counter(case.expected for case in rows if case.origin.startswith(GENERATED))
+    if all(made[label] >= number * ENOUGH for label, number in wanted.items()):
+        return rows, notes
+    known = [case.event for case in rows]
+    samples = fitted(subject.where, room_of(subject), count * SPARE, own, is_unix(subject))
+    fresh = [sample for sample in samples if sample.event not in known]
+    lacking = {label: number - made[label] for label, number in wanted.items()}
+    more, further = cases(_with(replace(subject, events=(), attacks=()), fresh), lacking)
+    return rows + more, notes + further
+
+
+def _with(subject: Subject, samples: Iterable[Sample]) -> Subject:
     made = tuple(Labelled(sample.event, sample.matches, f"{GENERATED} ({sample.how})") for sample in samples)
     return replace(subject, events=subject.events + made)
+
+
+def room_of(subject: Subject) -> Room:
+    """What the rows of the rule's table have room for, of the fields that it tests."""
+    assert subject.table is not None and subject.serve is not None and subject.where is not None
+    names = fields_of(subject.where)
+    states = completed({}, subject.table, subject.serve, names)
+    if is_unix(subject):
+        states |= {name: UNIX for name in PATHS if name in names and name not in states}
+    return Room(subject.table, subject.serve, names, states)
 
 
 def is_unix(subject: Subject) -> bool:
@@ -52,21 +85,23 @@ def is_unix(subject: Subject) -> bool:
     return isinstance(document, Rule) and document.logsource.product in ("linux", "macos")
 
 
-def cases(subject: Subject, count: int = 0) -> tuple[list[Case], list[str]]:
-    """The rows of a rule's events, and of each event that cannot be one the reason; of generated ones `count` rows."""
+def cases(subject: Subject, wanted: Mapping[bool, int]) -> tuple[list[Case], list[str]]:
+    """The rows of a rule's events, and of each event that cannot be one the reason; of generated ones as many as are
+    `wanted` of each label.
+    """
     assert subject.table is not None and subject.serve is not None and subject.where is not None
     names = fields_of(subject.where)
     found: list[Case] = []
     notes: list[str] = []
-    wanted = {True: count // 2, False: count - count // 2}
+    left = Counter(wanted)
     for one in subject.events:
         generated = one.origin.startswith(GENERATED)
-        if generated and one.expected is not None and wanted[one.expected] <= 0:
+        if generated and one.expected is not None and left[one.expected] <= 0:
             continue
         made = case_of(subject, one.event, one.expected, one.origin, names, notes)
         if made is not None:
             found.append(made)
-            wanted[made.expected] -= generated
+            left[made.expected] -= generated
     for number, attack in enumerate(subject.attacks):
         for event in attack.events:
             made = case_of(subject, event, None, attack.origin, names, notes, number)
@@ -98,7 +133,7 @@ def case_of(
     if expected is not None and origin.startswith(GENERATED):
         fields = completed(fields, table, serve, names)
         if is_unix(subject):
-            fields.update({name: "/usr/zq" for name in PATHS if name in names and not fields.get(name)})
+            fields.update({name: UNIX for name in PATHS if name in names and not fields.get(name)})
         expected = evaluate(where, fields)
         if not expected and (synonym := _synonym(where, fields, table, serve, names)):
             notes.append(f"{origin}: {synonym}")
