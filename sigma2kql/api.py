@@ -32,7 +32,7 @@ from sigma2kql.model import (
     Origin,
     Rule,
 )
-from sigma2kql.modifiers import placeholders, substitute
+from sigma2kql.strings import placeholders, substitute
 from sigma2kql.tables import Target, columns_of_table, load_target, named_columns
 
 if TYPE_CHECKING:

@@ -8,17 +8,14 @@ never guessed. Source: Sigma specification 2.1, "Modifiers"; where it is silent,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import product
 from typing import Any, NamedTuple, TypeAlias
 
-from sigma2kql.errors import Span, did_you_mean, fail
+from sigma2kql.errors import Span, did_you_mean
 from sigma2kql.model import (
     ANY,
-    ONE,
-    And,
     Bool,
     Cidr,
     DatePart,
@@ -32,15 +29,13 @@ from sigma2kql.model import (
     OneOf,
     Or,
     Part,
-    Placeholder,
     Regex,
     SameAs,
     Test,
     Text,
 )
+from sigma2kql.strings import CLOSE, OPEN, anywhere, hold, normalise, unescape
 from sigma2kql.yamltree import Fault, YamlScalar
-
-MAX_SUBSTITUTIONS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,62 +61,6 @@ class Refused(Exception):  # noqa: N818  it is an answer, not a failure of the p
 
 # --------------------------------------------------------------------------------------------------------------------
 # Text
-
-_SPECIAL = re.compile(r"\\([\\*?])|([*?])")
-
-
-def unescape(text: str) -> tuple[Part, ...]:
-    r"""The parts of a Sigma string: `*` and `?` are wildcards, `\` before `\`, `*` or `?` makes that character literal.
-
-    Any other backslash is itself (Sigma specification, "Escaping").
-    """
-    if "*" not in text and "?" not in text and "\\\\" not in text:
-        return (text,) if text else ()
-    parts: list[Part] = []
-    literal = ""
-    last = 0
-    for found in _SPECIAL.finditer(text):
-        literal += text[last : found.start()]
-        last = found.end()
-        if found[1]:
-            literal += found[1]
-            continue
-        if literal:
-            parts.append(literal)
-            literal = ""
-        if found[2] == "?":
-            parts.append(ONE)
-        elif not parts or parts[-1] is not ANY:
-            parts.append(ANY)
-    literal += text[last:]
-    if literal:
-        parts.append(literal)
-    return tuple(parts)
-
-
-def normalise(parts: Iterable[Part]) -> tuple[Part, ...]:
-    """Neighbouring strings joined, empty strings dropped, ANY after ANY dropped."""
-    out: list[Part] = []
-    for part in parts:
-        if isinstance(part, str):
-            if not part:
-                continue
-            if out and isinstance(out[-1], str):
-                out[-1] += part
-                continue
-        elif part is ANY and out and out[-1] is ANY:
-            continue
-        out.append(part)
-    return tuple(out)
-
-
-def anywhere(parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """The same shape with anything before and behind."""
-    if not parts:
-        return (ANY,)
-    if parts[0] is not ANY:
-        parts = (ANY, *parts)
-    return parts if parts[-1] is ANY else (*parts, ANY)
 
 
 def _as_text(draft: Draft, name: str, node: YamlScalar) -> Text:
@@ -240,34 +179,15 @@ def base64offset(draft: Draft, node: YamlScalar) -> Draft:
     return tuple(alternatives)
 
 
-# A placeholder inside a pattern stands between two characters that no text may hold (Unicode noncharacters).
-_OPEN, _CLOSE = "\ufdd0", "\ufdd1"
-_NAMED = re.compile(r"\\%|%(\w[\w.-]*)%")
-_HELD = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
-
-
 def expand(draft: Draft, node: YamlScalar) -> Draft:
     r"""`%name%` becomes a placeholder; `\%` is a percent sign."""
-    if isinstance(draft, Regex):
-        return replace(draft, pattern=_NAMED.sub(lambda m: f"{_OPEN}{m[1]}{_CLOSE}" if m[1] else "%", draft.pattern))
-    text = _as_text(draft, "expand", node)
-    parts: list[Part] = []
-    for part in text.parts:
-        if not isinstance(part, str):
-            parts.append(part)
-            continue
-        last = 0
-        for found in _NAMED.finditer(part):
-            parts += (part[last : found.start()], Placeholder(found[1]) if found[1] else "%")
-            last = found.end()
-        parts.append(part[last:])
-    return Text(normalise(parts), text.cased)
+    return hold(draft if isinstance(draft, Regex) else _as_text(draft, "expand", node))
 
 
 def regular_expression(_draft: Draft, node: YamlScalar) -> Draft:
     if isinstance(node.value, bool) or not isinstance(node.value, (str, int, float)):
         raise Refused("E214", f"`re` needs text, not `{node.text}`", "write the pattern in quotes")
-    if _OPEN in node.text or _CLOSE in node.text:
+    if OPEN in node.text or CLOSE in node.text:
         raise Refused("E214", "the pattern holds a Unicode noncharacter (U+FDD0, U+FDD1)")
     return Regex(node.text)
 
@@ -549,80 +469,3 @@ def _check_range(test: DatePart) -> None:
     low, high = _RANGES[test.unit]
     if test.op == "==" and not low <= test.value <= high:
         raise Refused("E218", f"`{test.unit}` is between {low} and {high}, never {test.value}")
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Placeholders
-
-
-def placeholders(expr: Expr[Field]) -> list[tuple[str, Span | None]]:
-    """The names of all placeholders in a tree, in order, each with the value that holds it.
-
-    In a `Regex` a placeholder is part of the pattern text, between two marks; a pattern must not be used before this
-    function finds nothing in it.
-    """
-    found: list[tuple[str, Span | None]] = []
-    todo: list[Expr[Field]] = [expr]
-    while todo:
-        one = todo.pop()
-        if isinstance(one, Match):
-            test = one.test
-            if isinstance(test, Text):
-                if Placeholder in map(type, test.parts):
-                    found += [(part.name, one.span) for part in test.parts if isinstance(part, Placeholder)]
-            elif isinstance(test, Regex) and _OPEN in test.pattern:
-                found += [(name, one.span) for name in _HELD.findall(test.pattern)]
-        elif isinstance(one, Not):
-            todo.append(one.item)
-        else:
-            todo += one.items[::-1]
-    return found
-
-
-def substitute(expr: Expr[Field], values: Mapping[str, Sequence[str]]) -> Expr[Field]:
-    """The tree with every placeholder that `values` names replaced by its values, as `Or`; the others stay.
-
-    A value is read as if it stood in the rule: `*` and `?` are wildcards, backslashes escape them; in a regular
-    expression it is literal text. Several placeholders in one value give every combination.
-    Raises Sigma2KqlError (E226) where there are more than 10,000 combinations.
-    """
-    match expr:
-        case And(items):
-            new = tuple(substitute(item, values) for item in items)
-            return expr if all(a is b for a, b in zip(items, new, strict=True)) else And(new)
-        case Or(items):
-            new = tuple(substitute(item, values) for item in items)
-            return expr if all(a is b for a, b in zip(items, new, strict=True)) else Or(new)
-        case Not(item):
-            inner = substitute(item, values)
-            return expr if inner is item else Not(inner)
-        case Match(subject, Text() | Regex() as test, at):
-            names = dict.fromkeys(name for name, _ in placeholders(expr) if name in values)
-            if not names:
-                return expr
-            choices = [[(name, value) for value in values[name]] for name in names]
-            count = 1
-            for choice in choices:
-                count *= len(choice)
-            if count > MAX_SUBSTITUTIONS:
-                raise fail("E226", f"the placeholders of this value have {count:,} combinations", at)
-            tests = dict.fromkeys(_filled(test, dict(combination)) for combination in product(*choices))
-            matches = tuple(Match(subject, one, at) for one in tests)
-            return matches[0] if len(matches) == 1 else Or(matches)
-        case Match():
-            return expr
-
-
-def _filled(test: Text | Regex, values: Mapping[str, str]) -> Test[Field]:
-    match test:
-        case Regex(pattern):
-            filled = _HELD.sub(lambda m: re.escape(values[m[1]]) if m[1] in values else m[0], pattern)
-            return replace(test, pattern=filled)
-        case Text(parts):
-            out: list[Part] = []
-            for part in parts:
-                if isinstance(part, Placeholder) and part.name in values:
-                    out += unescape(values[part.name])
-                else:
-                    out.append(part)
-            return replace(test, parts=normalise(out))

@@ -33,8 +33,8 @@ from sigma2kql.catalogue import CATALOGUE
 from sigma2kql.errors import Sigma2KqlError
 from sigma2kql.evaluate import evaluate
 from sigma2kql.model import And, Compiled, Correlation, Expr, Field, Filter, Rule
-from sigma2kql.modifiers import substitute
 from sigma2kql.report import as_text
+from sigma2kql.strings import substitute
 
 HOME = Path(__file__).parent / "cases"
 _BLOCK = re.compile(r"^```(\w+ [\w ]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -29,6 +29,7 @@ ROOMS: list[set[str]] = [
     {"__init__", "catalogue", "folders"},
     {"errors"},
     {"model", "literals", "yamltree", "report", "child"},
+    {"jsontree", "exported", "strings"},
     {"regex", "modifiers", "condition", "metadata", "simplify", "transforms", "events", "config"},
     {"detection", "correlation", "evaluate", "operators"},
     {"loader", "tables", "prefilter", "compact", "artifacts", "engines"},

@@ -29,7 +29,7 @@ from sigma2kql.model import (
     SameAs,
     Text,
 )
-from sigma2kql.modifiers import normalise, placeholders, substitute, unescape
+from sigma2kql.strings import normalise, placeholders, substitute, unescape
 from sigma2kql.yamltree import compose
 
 F = Field("f")
