@@ -152,6 +152,12 @@ CATALOGUE: dict[str, Entry] = {
         "The document looks like a hunting or analytics query, but `query` holds no text.",
         "Write the KQL under `query: |`.",
     ),
+    "E116": Entry(
+        "error",
+        "the text is not JSON",
+        "Files named *.json are read as JSON; comments are skipped, but a comma too many or single quotes are not JSON.",
+        "Mend the place that the message names, or name the file *.yml if it is YAML.",
+    ),
     "W101": Entry(
         "warning",
         "YAML 1.1 reads this otherwise than it looks",
@@ -944,6 +950,12 @@ CATALOGUE: dict[str, Entry] = {
         "unknown or unfitting format",
         "The name is not one of the formats, or the artifact is not of its kind.",
         "See `sigma2kql convert --help` for the formats.",
+    ),
+    "E718": Entry(
+        "error",
+        "a resource that is neither a rule nor a hunting query",
+        "Templates and API answers hold other resources too; each resource of a file gives one result, never nothing.",
+        "Take it out of the file; a saved function belongs into the file of the rule that calls it.",
     ),
     # deployment (E750 to E758)
     "E750": Entry(

@@ -7,8 +7,9 @@ Invariant: every YAML document gives exactly one result, with every problem foun
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 from sigma2kql.condition import read_condition
 from sigma2kql.detection import read_detection
@@ -41,6 +42,7 @@ from sigma2kql.yamltree import (
 )
 
 MAX_MERGED = 4 * MAX_SIZE
+MARKS = frozenset({"resources", "value", "properties", "queryCondition"})  # one of them is in every export
 
 Kind = Literal["detection", "correlation", "filter", "native"]
 
@@ -67,18 +69,54 @@ def decode(path: str, data: bytes, max_size: int = MAX_SIZE) -> Source:
 
 def load(source: Source) -> tuple[Document, ...]:
     """Every document of a text, in order, each with its problems. Never raises."""
-    composed = compose(source)
+    composed = _compose(source)
     if not composed:
         origin = Origin(source, 0, Span(source, 0, 0))
         empty = diagnostic("E110", "the file holds no document", Span(source, 0, 0))
         return (Broken(origin, Metadata(), (empty,)),)
     templates = _Templates(source)
-    documents = []
+    documents: list[Document] = []
     for index, document in enumerate(composed):
+        exported = _read_exported(source, index, document)
+        if exported is not None:
+            documents += exported
+            continue
         result = _read(source, index, document, templates)
         if result is not None:
             documents.append(result)
     return tuple(documents)
+
+
+def _compose(source: Source) -> tuple[YamlDocument, ...]:
+    if not source.path.endswith(".json") and not (source.path == "<stdin>" and _JSON.match(source.text)):
+        return compose(source)
+    from sigma2kql.jsontree import compose_json
+
+    return (compose_json(source),) if source.text.strip() else ()
+
+
+_JSON = re.compile(r'\s*(?:\[\s*)?\{\s*"')  # standard input has no name that tells
+
+
+def _read_exported(source: Source, index: int, document: YamlDocument) -> list[Document] | None:
+    """What was exported from a workspace or a tenant, a document a resource; None for any other document."""
+    root = document.root
+    if not isinstance(root, YamlList) and not (isinstance(root, YamlMap) and not MARKS.isdisjoint(root.entries)):
+        return None
+    from sigma2kql.exported import read_exported  # few files need it
+
+    found = read_exported(source, root)
+    if found is None:
+        return None
+    documents: list[Document] = []
+    rest = list(document.problems)
+    for number, one in enumerate(found):
+        last = number == len(found) - 1
+        own = [p for p in rest if last or (p.span is not None and p.span.start < one.node.end)]
+        rest = [p for p in rest if p not in own]
+        origin = Origin(source, index + number, span(source, one.node))
+        documents.append(_native(origin, one.data, one.query, [*own, *one.problems]))
+    return documents
 
 
 def _read(source: Source, index: int, document: YamlDocument, templates: _Templates) -> Document | None:
@@ -340,20 +378,30 @@ class _Reader:
 
     def native(self) -> Document:
         """A Microsoft hunting or analytics document: its query is taken as it is."""
-        data = plain(self.root)
         node = self.root.get("query")
-        severity = str(data.get("severity", "")).lower()
-        meta = Metadata(
-            title=str(data.get("name") or data.get("title") or ""),
-            id=None if data.get("id") is None else str(data["id"]),
-            level=severity if severity in LEVELS else None,
-            description=str(data.get("description") or ""),
-        )
         if not isinstance(node, YamlScalar) or not isinstance(node.value, str) or not node.text.strip():
             self.report("E115", "the query must be text", span(self.source, self.root.entries["query"][0]))
-        if self.failed() or not isinstance(node, YamlScalar):
-            return self.broken("native", meta)
-        return NativeQuery(self.origin, meta, node.text, span(self.source, node), data, tuple(self.problems))
+        query = node if isinstance(node, YamlScalar) else None
+        return _native(self.origin, plain(self.root), query, self.problems)
+
+
+def _native(
+    origin: Origin, data: dict[str, Any], query: YamlScalar | None, problems: list[Diagnostic]
+) -> NativeQuery | Broken:
+    """A document of Microsoft's keys with the node of its query; broken where there is an error among the problems."""
+    severity = str(data.get("severity", "")).lower()
+    meta = Metadata(
+        title=str(data.get("name") or data.get("title") or ""),
+        id=None if data.get("id") is None else str(data["id"]),
+        level=severity if severity in LEVELS else None,
+        description=str(data.get("description") or ""),
+        custom={"sigma2kql": data["sigma2kql"]} if "sigma2kql" in data else {},
+    )
+    if query is None or any(problem.severity == "error" for problem in problems):
+        ordered = sorted(problems, key=lambda problem: problem.severity != "error")
+        return Broken(origin, meta, tuple(ordered), "native")
+    text = data["query"] if isinstance(data.get("query"), str) else query.text
+    return NativeQuery(origin, meta, text, span(origin.source, query), data, tuple(problems))
 
 
 _NATIVE = frozenset({"kind", "tactics", "requiredDataConnectors", "name"})

@@ -29,10 +29,11 @@ from sigma2kql.artifacts import (
 )
 from sigma2kql.artifacts.attack import from_tags, limit
 from sigma2kql.artifacts.facts import facts, techniques
-from sigma2kql.artifacts.languages import BicepReader, HclReader, arm_plain, map_texts
+from sigma2kql.artifacts.languages import BicepReader, HclReader, map_texts
 from sigma2kql.artifacts.model import AlertRule, Detection, Hunt
 from sigma2kql.artifacts.wording import clean, clean_line
 from sigma2kql.errors import Sigma2KqlError, Source, Span
+from sigma2kql.exported import arm_plain
 from sigma2kql.model import And, Compiled, Correlation, LogSource, Metadata, NativeQuery, Origin, Query, Reference, Rule
 
 RELAXED = running(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])

@@ -28,9 +28,7 @@ LACKS = {  # what the writer's profile asks for -> whether the rule (its ATT&CK 
     "-: required entityMappings": "no output column that names an entity",
 }
 WITHOUT_ENTITIES = {  # tables none of whose columns names an entity -> why
-    "SecurityAlert": "its rows carry Sentinel's own entities, which are mapped instead",
     "NGINX_CL": "lines of text",
-    "Corelight_v2_x509_CL": "certificates, by their numbers",
 }
 # techniques of ATT&CK that Azure-Sentinel's table does not have
 UNKNOWN = {
@@ -149,7 +147,41 @@ def test_what_a_file_lacks_its_rule_lacks(
         if "-: required entityMappings" in lacking:
             table = parse(form, text)["query"].split()[0]
             assert table in WITHOUT_ENTITIES, table
-            assert (table == "SecurityAlert") == ("sentinelEntitiesMappings" in parse(form, text))
+
+
+@pytest.mark.parametrize("form", ["sentinel-yaml", "hunting-yaml"])
+def test_what_a_file_lacks_is_a_warning_at_its_rule(form: str, delivered: Mapping[str, Delivered], shared: Path) -> None:
+    done = delivered[form]
+    lacking = [problems_of(form, text, shared) for text in done.files.values()]
+    warned = Counter(p["code"] for p in done.problems if p["severity"] == "warning" and p["line"] and p["hint"])
+    assert warned["W754"] == sum("relevantTechniques: minItems" in found for found in lacking)
+    if form == "sentinel-yaml":
+        assert warned["W755"] == sum("-: required entityMappings" in found for found in lacking)
+
+
+FALLBACK = """\
+deploy:
+  function: true
+  fallbackTactics: [Execution]
+  fallbackTechniques: [T1595, T1588, T1190, T1204, T1547, T1068, T1036, T1003, T1082, T1021, T1005, T1071, T1041, T1499]
+"""
+
+
+@pytest.mark.parametrize("form", ["sentinel-yaml", "hunting-yaml"])
+def test_with_a_fallback_every_file_fits_the_strict_schema(form: str, home: Path, shared: Path) -> None:
+    (home / "fallback.yml").write_text(FALLBACK, encoding="utf-8")
+    folders = sorted(path.name for path in home.glob("rules*"))
+    out = f"fallback/{form}"
+    convert(folders, form, "--config", "fallback.yml", "-o", f"{out}/", cwd=home)
+    texts = [path.read_text(encoding="utf-8") for path in sorted((home / out).rglob("*.yaml"))]
+    assert len(texts) > 100 or not WHOLE
+    faults = {text.split()[1]: found for text in texts if (found := problems_of(form, text, shared))}
+    tables = {parse(form, text)["query"].split()[0] for text in texts if text.split()[1] in faults}
+    assert {fault for found in faults.values() for fault in found} <= {"-: required entityMappings"}
+    assert tables <= WITHOUT_ENTITIES.keys()
+    found = [(d["name"], t) for d in (parse(form, text) for text in texts)
+             for t in inconsistent(d["tactics"], d["relevantTechniques"], shared)]  # fmt: skip
+    assert found == []
 
 
 def test_techniques_have_a_tactic_of_theirs(delivered: Mapping[str, Delivered], shared: Path) -> None:

@@ -25,6 +25,7 @@ from sigma2kql.artifacts.read import read_artifact, read_artifacts
 from sigma2kql.artifacts.resources import Resource, too_many_entities
 from sigma2kql.artifacts.settings import Settings, merge, merge_rule
 from sigma2kql.errors import diagnostic, did_you_mean, fail
+from sigma2kql.exported import arm_plain
 from sigma2kql.model import Compiled
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def _json(body: Mapping[str, Any]) -> str:
 
 def _arm(rows: Sequence[Resource]) -> str:
     text = _template("arm").render(resources=rows)
-    found = [languages.map_texts(row["properties"], languages.arm_plain) for row in json.loads(text)["resources"]]
+    found = [languages.map_texts(row["properties"], arm_plain) for row in json.loads(text)["resources"]]
     _agrees(found, [row.properties for row in rows])
     return text
 

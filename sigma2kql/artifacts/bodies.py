@@ -141,7 +141,7 @@ def detection_body(detection: Detection) -> dict[str, Any]:
         "title": detection.title,
         "description": detection.description,
         "severity": detection.severity,
-        "recommendedActions": None,
+        "recommendedActions": detection.recommended,
         "tactics": [{"tactic": detection.tactic, "techniques": _nested(detection.techniques)}]
         if detection.tactic
         else [],

@@ -501,6 +501,9 @@ def _detection(
     tables = _tables(compiled, read)
     fits = entities.infer_defender(tables[0] if tables else None, columns or {})
     found: tuple[Entity, ...] = ()
+    if settings.impacted is not None and fits is not None:
+        _check_columns("impacted entities", [c for e in settings.impacted for _, c in e.fields], columns, notes)
+        fits = (fits[0], settings.impacted)
     if columns is None:
         notes.say("E708", "the columns that the query returns are not known, so no impacted entity can be named")
     elif fits is None:
@@ -531,6 +534,7 @@ def _detection(
         techniques=techniques,
         entities=found,
         custom_details=common.custom_details,
+        recommended=settings.recommended,
         enabled=True if settings.enabled is None else settings.enabled,
     )
 

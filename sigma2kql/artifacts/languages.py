@@ -45,11 +45,6 @@ def arm_text(text: str) -> str:
     return "[" + text if text.startswith("[") and text.endswith("]") else text
 
 
-def arm_plain(text: str) -> str:
-    """What Azure Resource Manager reads in a literal text (the other way round)."""
-    return text[1:] if text.startswith("[[") and text.endswith("]") else text
-
-
 def map_texts(value: Any, change: Callable[[str], str]) -> Any:
     """The same value with every text changed; keys stay."""
     if isinstance(value, str):

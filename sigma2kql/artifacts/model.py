@@ -137,6 +137,7 @@ class Detection:
     techniques: tuple[str, ...]
     entities: tuple[Entity, ...]
     custom_details: tuple[tuple[str, str], ...] = ()
+    recommended: str | None = None
     enabled: bool = False
 
 

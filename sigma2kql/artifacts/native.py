@@ -15,7 +15,7 @@ from sigma2kql.artifacts import attack
 from sigma2kql.artifacts.describe import GUID, QUERY_LIMIT
 from sigma2kql.artifacts.facts import connectors, facts
 from sigma2kql.artifacts.scan import scan
-from sigma2kql.artifacts.settings import KEYS, read_keys
+from sigma2kql.artifacts.settings import DETECTION, KEYS, read_keys
 from sigma2kql.artifacts.wording import clean_line
 from sigma2kql.errors import Diagnostic, Span, diagnostic
 from sigma2kql.model import NativeQuery
@@ -51,7 +51,7 @@ def _shape(native: NativeQuery) -> Iterable[Diagnostic]:
     elif data["id"] != data["id"].lower():
         yield diagnostic("W756", "the id is not in lower case: it is folded", span)
     for key in data:
-        if key not in KEYS and key not in OTHER_KEYS:
+        if key not in KEYS and key not in DETECTION and key not in OTHER_KEYS:
             yield diagnostic("W756", f"unknown key `{clean_line(str(key))[:60]}` is left out", span)
     for key in ("tactics", "relevantTechniques", "techniques"):
         if isinstance(data.get(key), str):
@@ -65,7 +65,7 @@ def _values(native: NativeQuery) -> Iterable[Diagnostic]:
     stated = {
         key: value for key, value in native.data.items() if value is not None and key not in ("name", "description")
     }
-    read, bad = read_keys(stated)
+    read, bad = read_keys(stated, {**KEYS, **DETECTION})
     for key, wish in bad:
         yield diagnostic("W756", f"`{key}` is left out: it is to be {wish}", span)
     frequency, period = read.get("frequency"), read.get("period")
@@ -105,6 +105,8 @@ def _deprecated(native: NativeQuery, functions: Iterable[str], operators: Iterab
 
 
 def _connectors(native: NativeQuery, tables: Iterable[str], span: Span) -> Iterable[Diagnostic]:
+    if native.data.get("requiredDataConnectors", ()) is None:  # a form without a place for them
+        return
     read, _ = read_keys({"requiredDataConnectors": native.data.get("requiredDataConnectors")})
     stated = read.get("connectors") or ()
     named = {kind.split(" ")[0] for connector in stated for kind in connector.types}

@@ -7,22 +7,20 @@ what was read gives a text that reads the same; what cannot be kept is an error,
 from __future__ import annotations
 
 import json
-import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from sigma2kql.artifacts.describe import NAMESPACE
-from sigma2kql.artifacts.languages import arm_plain, map_texts
+from sigma2kql.artifacts.languages import map_texts
 from sigma2kql.artifacts.model import AlertRule, Artifact, Hunt, Schedule
 from sigma2kql.artifacts.settings import KEYS, read_keys
 from sigma2kql.errors import Sigma2KqlError, Source, Span, diagnostic
+from sigma2kql.exported import NAME, ONLY_TEMPLATES, PLAIN_NAME, arm_plain, rule_data, search_data
 
 MOST = 2_000_000  # characters of one text
 DEEPEST = 50  # lists and maps within each other
-NAME = re.compile(r"\[concat\(parameters\('\w+'\), ?'/(?:Microsoft\.SecurityInsights/)?([\w-]+)'\)\]", re.ASCII)
-ONLY_TEMPLATES = ("alertRuleTemplateName", "templateVersion", "lastModifiedUtc")  # the link to a gallery template
 
 
 def read_artifact(text: str, name: str) -> Artifact:
@@ -109,7 +107,7 @@ def _resources(text: str, name: str) -> Iterable[Artifact]:
 
 
 def _identifier(text: str, name: object) -> str:
-    found = NAME.fullmatch(str(name)) or re.fullmatch(r"([A-Za-z0-9][\w-]*)", str(name), re.ASCII)
+    found = NAME.fullmatch(str(name)) or PLAIN_NAME.fullmatch(str(name))
     if found is None:
         raise _bad(text, f"the name {str(name)[:80]!r} is no plain name")
     return found[1]
@@ -169,32 +167,11 @@ def _hunt(text: str, data: dict[str, Any]) -> Hunt:
 
 
 def _rule(text: str, identifier: str, kind: str, body: dict[str, Any], functions: Mapping[str, str]) -> AlertRule:
-    data = {key: value for key, value in body.items() if key not in ("displayName", "techniques", "subTechniques")}
-    data |= {"id": identifier, "name": body.get("displayName"), "kind": kind}
-    data["description"] = body.get("description") or body.get("displayName")
-    subs = [str(technique) for technique in body.get("subTechniques") or []]
-    bases = [str(technique) for technique in body.get("techniques") or []]
-    own = {base: [sub for sub in subs if sub.startswith(base + ".")] for base in bases}
-    data["relevantTechniques"] = [name for base in bases for name in own[base] or [base]]
-    data["relevantTechniques"] += [sub for sub in subs if sub.split(".")[0] not in own]
-    for key in ONLY_TEMPLATES:
-        data.pop(key, None)
-    rule = _alert(text, data)
+    rule = _alert(text, rule_data(identifier, kind, body))
     function = functions.get(rule.query.strip())
-    if function is None:
-        return rule
-    return replace(rule, function=function)
+    return rule if function is None else replace(rule, function=function)
 
 
 def _search(text: str, identifier: str, kind: str, body: dict[str, Any], functions: Mapping[str, str]) -> Hunt:
     del kind, functions  # a saved search has no kind and calls nothing
-    tags = {str(tag.get("name")): tag.get("value") for tag in body.get("tags") or [] if isinstance(tag, Mapping)}
-    data = {
-        "id": identifier,
-        "name": body.get("displayName"),
-        "description": tags.get("description") or body.get("displayName"),
-        "query": body.get("query"),
-        "tactics": tags.get("tactics"),
-        "relevantTechniques": tags.get("techniques") or tags.get("relevantTechniques"),
-    }
-    return _hunt(text, {key: value for key, value in data.items() if value is not None})
+    return _hunt(text, search_data(identifier, body))

@@ -44,6 +44,8 @@ class Settings:
     incident: Incident | None = None
     tags: tuple[Any, ...] | None = None
     metadata: Any = None
+    impacted: tuple[Entity, ...] | None = None  # of a custom detection, in the words of Graph
+    recommended: str | None = None
     max_entities: int = 5  # what azurerm and the oldest checks take; the service takes 10
     function: bool = False  # a query over the limit becomes a saved function
     arm_form: str = "nested"  # nested: what Sentinel Repositories takes; extension: a resource with a scope
@@ -81,6 +83,10 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], Any]]]] = {
     "tags": ("tags", values.items),
     "metadata": ("metadata", values.plain),
 }
+DETECTION: Final[Mapping[str, tuple[str, Callable[[object], Any]]]] = {  # what only a custom detection has
+    "impactedEntities": ("impacted", values.impacted),
+    "recommendedActions": ("recommended", values.text),
+}
 CHOICES: Final[Mapping[str, tuple[str, Callable[[object], Any]]]] = {
     "maxEntities": ("max_entities", values.number(0, 10)),
     "function": ("function", values.flag),
@@ -99,7 +105,7 @@ def merge(settings: Settings, mapping: Mapping[str, Any], span: Span | None = No
 
     Raises Sigma2KqlError with one E701 (unknown key) or E702 (value) per problem, all at `span`.
     """
-    table = {**KEYS, **CHOICES}
+    table = {**KEYS, **DETECTION, **CHOICES}
     problems = [
         diagnostic("E701", f"unknown deployment setting `{_shown(key)}`", span, did_you_mean(str(key), table))
         for key in mapping
@@ -143,7 +149,8 @@ def read_keys(
 
 def loose(mapping: Mapping[str, Any], span: Span | None) -> tuple[dict[str, Any], list[Diagnostic]]:
     """What a document that exists already states; what does not fit is left out with a W756."""
-    read, bad = read_keys({key: value for key, value in mapping.items() if value is not None})
+    stated = {key: value for key, value in mapping.items() if value is not None}
+    read, bad = read_keys(stated, {**KEYS, **DETECTION})
     notes = [diagnostic("W756", f"`{key}` is left out: it is to be {wish}", span) for key, wish in bad]
     return read, notes
 

@@ -143,6 +143,24 @@ def entities(value: object) -> tuple[Entity, ...]:
     return tuple(found)
 
 
+def impacted(value: object) -> tuple[Entity, ...]:
+    """Entity mappings of a custom detection: Graph's collections, each a list of maps of fields to columns."""
+    known = facts("entities")["graph"]
+    if not isinstance(value, Mapping) or not all(name in known for name in value):
+        raise ValueError("a map of " + ", ".join(known))
+    found = []
+    for name, rows in value.items():
+        for row in _list(rows, 10, name):
+            stated = {key: item for key, item in row.items() if key not in _NAMES} if isinstance(row, Mapping) else {}
+            if not stated or not all(key in known[name] for key in stated):
+                raise ValueError(f"for {name}: a map of " + ", ".join(known[name]))
+            found.append(Entity(name, tuple((key, column(item)) for key, item in stated.items())))
+    return tuple(found)
+
+
+_NAMES = ("id", "@odata.type")  # of a mapping, given anew
+
+
 def sentinel_entities(value: object) -> tuple[str, ...]:
     """The columns that hold Sentinel entities."""
     return tuple(column(_get(item, "columnName")) for item in _list(value, 5, "mappings"))

@@ -34,9 +34,10 @@ ARTIFACTS = ("sentinel-yaml", "hunting-yaml", "arm", "hunting-arm", "bicep", "te
 @click.option("--bundle", is_flag=True, help="All rules in one template, where the format allows it.")
 @click.option("--no-header", is_flag=True, help="Queries without the comment lines that name the rule.")
 def command(form: str | None, output: str | None, bundle: bool, no_header: bool, **given: Any) -> int:
-    """Compile Sigma rules to KQL or to deployable artifacts.
+    """Compile Sigma rules and Microsoft's own queries to KQL or to deployable artifacts.
 
-    A PATH is a file, a folder (searched for *.yml and *.yaml) or - for standard input.
+    A PATH is a file, a folder (searched for *.yml and *.yaml) or - for standard input. A *.json file that is named is
+    read too: ARM templates, what the list APIs answer, custom detections of Defender.
     """
     config = load_config(given["config"])
     options = make_options(config, given)
