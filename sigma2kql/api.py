@@ -242,7 +242,10 @@ class Compiler:
             every = map_everywhere(rule, self.where(rule), self.target, self.options.builtin)
             text = emission.emit_union([one.query for one in every], self.options.prefilter)
             return replace(
-                self._compiled(rule, mapped, text), table=", ".join(one.table.name for one in every), passed_over=()
+                self._compiled(rule, mapped, text),
+                table=", ".join(one.table.name for one in every),
+                passed_over=(),
+                caveats=tuple(dict.fromkeys(caveat for one in every for caveat in one.caveats)),
             )
         return self._compiled(rule, mapped, emission.emit(mapped.query, self.options.prefilter))
 
@@ -265,6 +268,7 @@ class Compiler:
             mapped.fields,
             _placed(problems, rule),
             mapped.passed_over,
+            mapped.caveats,
         )
 
     def map(self, rule: Rule) -> Mapped:

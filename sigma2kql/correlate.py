@@ -73,7 +73,7 @@ def compile_correlation(
         columns,
         builder.mapped_keys,
         tuple(dict.fromkeys(notes)),
-        (),
+        caveats=tuple(dict.fromkeys(caveat for one in mapped for caveat in one.caveats)),
     )
 
 

@@ -46,6 +46,7 @@ from sigma2kql.transforms import (
     ALWAYS,
     NEVER,
     PRESENT,
+    SELECTIVE,
     TRANSFORMS,
     Loss,
     Notes,
@@ -68,6 +69,7 @@ class Mapped:
     diagnostics: tuple[Diagnostic, ...]
     passed_over: tuple[str, ...] = ()
     serve: Serve | None = None
+    caveats: tuple[str, ...] = ()
 
     def columns(self, name: str) -> tuple[Column, ...]:
         """The columns that hold a field of the event; empty where there are none that could be grouped or shown."""
@@ -245,7 +247,18 @@ class _Mapper:
             kept = tuple(e for e in stated if not any(narrowed.get(c, texts) < texts for c, texts in _facts(e).items()))
         rows = kept[0] if len(kept) == 1 else And(kept)
         query = Query(self.name, rows, asked[0] if len(asked) == 1 else And(asked), self.table.time, self.table.columns)
-        return Mapped(query, self.table, verdict, fields, tuple(warnings), serve=self.serve)
+        caveats = self._caveats()
+        return Mapped(query, self.table, verdict, fields, tuple(warnings), serve=self.serve, caveats=caveats)
+
+    def _caveats(self) -> tuple[str, ...]:
+        """The sources behind the table whose rows differ, for the fields of the rule and for the table itself."""
+        found = [text for text in (self.table.caveat, self.serve.caveat) if text]
+        for name, field in self.maps.items():
+            for one in (field, *(case for _, case in field.cases)):
+                told = one.caveat if one.transform not in SELECTIVE or name in self.notes.concerned else ""
+                if told:
+                    found.append(f"`{name}`: {told}")
+        return tuple(dict.fromkeys(found))
 
     # -- fields ------------------------------------------------------------------------------------------------------
 

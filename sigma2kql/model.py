@@ -366,6 +366,7 @@ class FieldMap:
     known: tuple[str, ...] = ()  # the only values the column holds, where that is so
     exactness: Exactness = "exact"
     why: str = ""
+    caveat: str = ""  # of which sources' rows the column differs, and what is missed there
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
@@ -386,6 +387,7 @@ class Serve:
     keywords: tuple[Column, ...] = ()
     exactness: Exactness = "exact"
     why: str = ""
+    caveat: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,6 +404,7 @@ class Table:
     absent: Mapping[str, str] = field(default_factory=dict)
     others: FieldMap | None = None
     keywords: tuple[Column, ...] = ()
+    caveat: str = ""
     source: Source | None = field(default=None, compare=False, repr=False)
 
 
@@ -436,3 +439,4 @@ class Compiled:
     mapped: Mapping[str, str] = field(default_factory=dict)  # Sigma field -> what it became, in words
     diagnostics: tuple[Diagnostic, ...] = ()
     passed_over: tuple[str, ...] = ()  # tables that were considered and not taken, and why
+    caveats: tuple[str, ...] = ()  # sources behind the table whose rows differ, and what is missed there

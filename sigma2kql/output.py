@@ -61,6 +61,7 @@ def as_record(done: Compiled) -> dict[str, Any]:
         "columns": dict(done.columns),
         "source": dict(done.mapped),
         "passed_over": list(done.passed_over),
+        "caveats": list(done.caveats),
         "diagnostics": [d.as_dict() for d in done.diagnostics],
     }
 

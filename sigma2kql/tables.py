@@ -59,10 +59,11 @@ _EXTRAS = (
     "name",
     "presence",
     "empty",
+    "caveat",
 )
 _FILE_KEYS = (
     "table", "target", "builtin", "time", "columns", "serves", "fields", "others", "absent", "keywords", "extends",
-    "custom", "notes",
+    "custom", "notes", "caveat",
 )  # fmt: skip
 _SERVE_KEYS = (
     "logsource",
@@ -75,6 +76,7 @@ _SERVE_KEYS = (
     "keywords",
     "exactness",
     "why",
+    "caveat",
 )
 _CASTS = {
     "int": "toint",
@@ -273,7 +275,7 @@ class _Reader:
                     node,
                     did_you_mean(extras["transform"], TRANSFORMS),
                 )
-            elif extras["transform"] in ("user_split", "registry_path") and len(made.columns) != 2:
+            elif extras["transform"] in ("user_split", "registry_path", "registry_data") and len(made.columns) != 2:
                 self.problem("E457", f"`{extras['transform']}` needs exactly two columns in `any`", node)
         if "options" in form.entries:
             extras["options"] = plain(form.entries["options"][1])
@@ -283,6 +285,8 @@ class _Reader:
             extras["empty"] = self.text(form.entries["empty"][1], "`empty`")
         if "known" in form.entries:
             extras["known"] = tuple(text for text, _ in self.texts(form.entries["known"][1], "`known`"))
+        if "caveat" in form.entries:
+            extras["caveat"] = self.caveat(form)
         exactness, why = self.exactness(form, f"the mapping of `{name}`")
         return {**extras, "exactness": exactness, "why": why}
 
@@ -297,6 +301,16 @@ class _Reader:
         if value != "exact" and "why" not in form.entries:
             self.problem("E458", f"{what} is {value}: say `why`", node)
         return cast(Exactness, value), self.text(form.entries["why"][1], "`why`") if "why" in form.entries else ""
+
+    def caveat(self, form: YamlMap) -> str:
+        """On which sources' rows the table differs from what its other keys say; empty where nothing is said."""
+        if "caveat" not in form.entries:
+            return ""
+        node = form.entries["caveat"][1]
+        text = " ".join(self.text(node, "`caveat`").split())
+        if not text:
+            self.problem("E458", "`caveat` must name the source whose rows differ, and what is missed there", node)
+        return text
 
     # -- the whole ---------------------------------------------------------------------------------------------------
 
@@ -341,6 +355,7 @@ class _Reader:
             elements=self._elements(form),
             exactness=exactness,
             why=why,
+            caveat=self.caveat(form),
             **self.shared(form),
         )
 
@@ -471,6 +486,7 @@ def read_table(source: Source, target: str) -> Table:
         builtin=reader.text(entries["builtin"][1], "`builtin`") if "builtin" in entries else None,
         time=time,
         target=reader.text(entries["target"][1], "`target`") if "target" in entries else target,
+        caveat=reader.caveat(node),
         source=source,
         **reader.shared(node),
     )
@@ -715,6 +731,7 @@ def _extended(base: Table, own: Table) -> Table:
         absent={**{k: v for k, v in base.absent.items() if k not in own.fields}, **own.absent},
         others=own.others or base.others,
         keywords=own.keywords or base.keywords,
+        caveat=own.caveat or base.caveat,
     )
 
 

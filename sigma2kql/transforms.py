@@ -50,10 +50,14 @@ class Loss:
 
 @dataclass(slots=True)
 class Notes:
-    """What a mapping learns on its way: losses, and values that can never match (code, sentence, place, hint)."""
+    """What a mapping learns on its way: losses, and values that can never match (code, sentence, place, hint).
+
+    `concerned`: fields whose caveat speaks of a test that was made; asked only of transforms in `SELECTIVE`.
+    """
 
     losses: list[Loss] = field(default_factory=list)
     never: list[tuple[str, str, Span | None, str]] = field(default_factory=list)
+    concerned: set[str | None] = field(default_factory=set)
 
     def lose(self, exactness: Exactness, why: str, span: Span | None, negated: bool) -> None:
         """Record a loss; under a negation broader becomes narrower and the reverse."""
@@ -330,6 +334,68 @@ def _shape_basename(value: str, columns: tuple[Column, ...], options: Mapping[st
     return [(columns[0], value[_last_separator(value) + 1 :])]
 
 
+def _path_or_name(request: Request) -> Expr[Column]:
+    r"""The column holds the whole path on some rows and the bare file name on others.
+
+    `\x.exe` at the end of a path is `x.exe` as a bare name. What else is asked of a path cannot be asked of a bare
+    name: such a test finds nothing on those rows (a caveat).
+    """
+    test, plain = request.test, request.anywhere(request.test)
+    if not isinstance(test, Text | Regex) or test in (PRESENT, Text(())):
+        return plain
+    tail = test.parts[1:] if isinstance(test, Text) and test.parts[0] is ANY else ()
+    if tail and isinstance(tail[0], str) and ANY not in tail and not any(map(_has_folder, tail)):
+        if tail[0][0] not in "\\/":
+            return plain
+        name = Text(join_parts((tail[0][1:],), tail[1:]), isinstance(test, Text) and test.cased)
+        if name.parts:
+            return Or((plain, request.anywhere(name)))
+    request.notes.concerned.add(request.match.subject.name)
+    return plain
+
+
+def _has_folder(part: Part) -> bool:
+    return isinstance(part, str) and _last_separator(part) > 0
+
+
+def _doubled_name(request: Request) -> Expr[Column]:
+    r"""Some rows hold the path with its file name once more behind it: `C:\a\x.exe\x.exe`.
+
+    Only what fixes a folder together with the name at the path's end needs a second test. What looks past a file's
+    extension into the next folder, and regular expressions, see such a row differently (a caveat).
+    """
+    test, plain = request.test, request.anywhere(request.test)
+    texts = [p for p in test.parts if isinstance(p, str)] if isinstance(test, Text) else []
+    if isinstance(test, Regex) or any(map(_enters_file, texts)):
+        request.notes.concerned.add(request.match.subject.name)
+    if not isinstance(test, Text) or not texts or test.parts[-1] is ANY:
+        return plain
+    begin = max((i + 1 for i, p in enumerate(test.parts) if p is ANY), default=0)
+    cuts = [i for i, p in enumerate(test.parts) if isinstance(p, str) and _last_separator(p) >= 0]
+    at = cuts[-1] if cuts else -1
+    if at < begin or (begin and at == begin and not _has_folder(test.parts[at])):
+        return plain  # `*\x.exe`, `*.exe`: the name alone, which ends either form
+    text = test.parts[at]
+    assert isinstance(text, str)
+    name = join_parts((text[_last_separator(text) :],), test.parts[at + 1 :])
+    return (
+        plain
+        if name in (("\\",), ("/",))
+        else Or((plain, request.anywhere(Text(join_parts(test.parts, name), test.cased))))
+    )
+
+
+def _enters_file(text: str) -> bool:
+    r"""Whether a name with an extension is followed by a separator and what may be its beginning: `.zip\`."""
+    *before, name, rest = ("", *re.split(r"[\\/]", text))
+    return "." in name and (len(before) == 1 or name.lower().startswith(rest.lower()))
+
+
+def _shape_path(value: str, columns: tuple[Column, ...], options: Mapping[str, Any]) -> list[tuple[Column, Any]]:
+    del options
+    return [(columns[0], value)]
+
+
 def _host_of_url(request: Request) -> Expr[Column]:
     """Compare with the host part of a URL, or the column itself where it has no scheme."""
     hosts = tuple(
@@ -537,51 +603,51 @@ def _shape_registry_path(
     return [(columns[0], key if separator else text), (columns[1], name if separator else "")]
 
 
+# What the column of the value's type says of numbers of 32 and 64 bits and of binary data.
+_REGISTRY_TYPES = {"xdr": ("Dword", "QWord", "Binary"), "asim": ("Reg_DWord", "Reg_QWord", "Reg_Binary")}
+
+
 def _registry_data(request: Request) -> Expr[Column]:
-    """Sysmon writes DWORD (0x00000001); Defender stores 1 and the type beside it, some ASIM parsers either.
+    """What Sysmon's text says, on the data and the type of a value.
 
-    Columns: the data and, for the form xdr, the type of the value (`Dword`, `QWord`, `Binary`, ...).
+    Defender stores a number in decimal digits with its type beside it, and no binary data: such a row is empty. ASIM
+    rows (form asim) hold either that or Sysmon's own text, without a type.
     """
-    if request.options.get("form") == "xdr":
-        return _typed_registry_data(request)
-    text = literal(request.test)
-    numbers = _registry_numbers(text) if text else None
-    if _only_word(request.test).lower() == "(empty)":
-        return Or((request.anywhere(Null()), request.anywhere(request.test)))
-    return request.any_text((text, *numbers)) if text and numbers else request.anywhere(request.test)
+    data, kind = request.columns
+    form, test, span = request.options.get("form"), request.test, request.match.span
+    dword, qword, binary = _REGISTRY_TYPES["xdr" if form == "xdr" else "asim"]
+    plain: Expr[Column] = Match(data, test, span)
+    text = NEVER if form == "xdr" else plain
 
+    def of_type(*names: str) -> Expr[Column]:
+        return Or(tuple(Match(kind, Text((name,)), span) for name in names))
 
-def _typed_registry_data(request: Request) -> Expr[Column]:
-    """What Sysmon's text says, on the data and the type: binary data is not kept, so such a row is empty."""
-    data, *kinds = request.columns
-    request = request._replace(columns=(data,))
-    test, span = request.test, request.match.span
+    def number(digits: str, name: str) -> Expr[Column]:
+        return And((Match(data, Text((digits,)), span), of_type(name)))
 
-    def of_type(name: str) -> Expr[Column]:
-        return Or(tuple(Match(kind, Text((name,)), span) for kind in kinds))
-
-    binary = of_type("Binary")
-    word = _only_word(test)
-    if isinstance(test, Null) or literal(test) == "" or word.lower() == "(empty)":
-        empty = And((Match(data, Null(), span), Not(binary)))
-        return empty if literal(test) is not None or isinstance(test, Null) else Or((empty, request.anywhere(test)))
+    word, whole = _only_word(test), literal(test)
+    if isinstance(test, Null) or whole == "" or word.lower() == "(empty)":
+        empty = And((Match(data, Null(), span), Not(of_type(binary))))
+        return empty if isinstance(test, Null) or whole == "" else Or((empty, plain))
     if not isinstance(test, Text):
-        return request.anywhere(test)
-    if numbers := _registry_numbers(word):
-        return request.any_text(numbers)
+        return plain
+    if found := _registry_number(word):
+        return Or((text, number(found, qword if word[:1] in "qQ" else dword)))
     if re.fullmatch(r"(?i)binary data", word):
-        return binary
-    if test.parts[-1] is ANY and (typed := re.fullmatch(r"(?i)([dq]word)(?: \((?:0x)?)?", word)):
-        return of_type(typed[1])
-    if found := re.fullmatch(r"(?i)0x([0-9a-f]{8})", word):
-        return Or((request.anywhere(test), request.any_text((str(int(found[1], 16)),))))
-    if any(isinstance(part, str) and re.search(r"(?i)[dq]word \(", part) for part in test.parts):
+        return Or((text, of_type(binary)))
+    if test.parts[-1] is ANY and (typed := re.fullmatch(r"(?i)([dq])word(?: \((?:0x)?)?", word)):
+        return Or((text, of_type(qword if typed[1] in "qQ" else dword)))
+    if found32 := re.fullmatch(r"(?i)0x([0-9a-f]{8})", word):
+        return Or((plain, number(str(int(found32[1], 16)), dword)))
+    if whole and whole.isdigit():
+        return And((plain, Not(of_type(dword, qword))))
+    if form == "xdr" and any(isinstance(p, str) and re.search(r"(?i)[dq]word \(", p) for p in test.parts):
         return request.notes.impossible(
             "a part of Sysmon's `DWORD (0x...)` text can never match: the column holds the number itself",
             span,
             "write the whole value",
         )
-    return request.anywhere(test)
+    return plain
 
 
 def _only_word(test: Test[Column]) -> str:
@@ -590,11 +656,12 @@ def _only_word(test: Test[Column]) -> str:
     return words[0] if len(words) == 1 and isinstance(words[0], str) else ""
 
 
-def _registry_numbers(text: str) -> tuple[str, ...] | None:
+def _registry_number(text: str) -> str | None:
+    """The decimal digits of `DWORD (0x...)` and `QWORD (0x...-0x...)`."""
     if found := re.fullmatch(r"(?i)DWORD \(0x([0-9a-f]{1,8})\)", text):
-        return (str(int(found[1], 16)),)
+        return str(int(found[1], 16))
     if found := re.fullmatch(r"(?i)QWORD \(0x([0-9a-f]{1,8})-0x([0-9a-f]{1,8})\)", text):
-        return (str((int(found[1], 16) << 32) | int(found[2], 16)),)
+        return str((int(found[1], 16) << 32) | int(found[2], 16))
     return None
 
 
@@ -603,11 +670,11 @@ def _shape_registry_data(
 ) -> list[tuple[Column, Any]]:
     if options.get("form") != "xdr":  # a bare number may be either the text of a number or the number
         return [] if value.isdigit() else [(columns[0], value)]
-    numbers = _registry_numbers(value)
-    if numbers is None and (value.isdigit() or re.search(r"(?i)[dq]word \(|^[dq]word|^binary data.", value)):
+    number = _registry_number(value)
+    if number is None and (value.isdigit() or re.search(r"(?i)[dq]word \(|^[dq]word|^binary data.", value)):
         return []
-    kind = "String" if not numbers else "Dword" if value.lower().startswith("dword") else "QWord"
-    data = numbers[0] if numbers else value
+    kind = "String" if not number else "Dword" if value.lower().startswith("dword") else "QWord"
+    data = number or value
     if value.lower() in ("(empty)", "binary data"):
         data, kind = "", "Binary" if value.lower() == "binary data" else "String"
     return list(zip(columns, (data, kind), strict=False))
@@ -642,6 +709,8 @@ def _hashes(request: Request) -> Expr[Column]:
         ]
         known = tuple(t for t in tests if t is not None)
         if known:
+            if any(name.upper() == "IMPHASH" for name, _ in found):
+                request.notes.concerned.add(request.match.subject.name)
             if len(known) < len(found):
                 request.lose("broader", "not every hash of the value has a column")
             return And(known)
@@ -688,6 +757,23 @@ TRANSFORMS: dict[str, Transform] = {
     "host_of_url": Transform(_host_of_url, _shape_plain),
     "registry_path": Transform(_registry_path, _shape_registry_path),
     "registry_data": Transform(_registry_data, _shape_registry_data),
+    "path_or_name": Transform(_path_or_name, _shape_path),
+    "doubled_name": Transform(_doubled_name, _shape_path),
 }
+SELECTIVE = frozenset(
+    {"path_or_name", "doubled_name", "hashes"}
+)  # say themselves which tests a field's caveat is about
 
-__all__ = ["ALWAYS", "NEVER", "PRESENT", "TRANSFORMS", "Loss", "Notes", "Request", "Transform", "literal", "text_holds"]
+__all__ = [
+    "ALWAYS",
+    "NEVER",
+    "PRESENT",
+    "SELECTIVE",
+    "TRANSFORMS",
+    "Loss",
+    "Notes",
+    "Request",
+    "Transform",
+    "literal",
+    "text_holds",
+]

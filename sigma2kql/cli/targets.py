@@ -133,10 +133,14 @@ def _table(table: Table, form: str) -> int:
     click.echo("columns")
     for name, kind in table.columns.items():
         click.echo(f"    {name}: {kind}")
+    if table.caveat:
+        click.echo(f"caveat: {table.caveat}")
     _fields("fields", table.fields, table.absent, "    ")
     for serve in table.serves:
         ids = f", EventID {', '.join(map(str, sorted(serve.event_ids)))}" if serve.event_ids else ""
         click.echo(f"serves {_words(serve.logsource) or 'any log source'}{ids}")
+        if serve.caveat:
+            click.echo(f"  caveat: {serve.caveat}")
         _fields("  fields of its own", serve.fields, serve.absent, "      ")
     return 0
 
@@ -147,6 +151,8 @@ def _fields(head: str, fields: Any, absent: Any, indent: str) -> None:
     for name, one in fields.items():
         loss = f" [{one.exactness}: {one.why}]" if one.exactness != "exact" else ""
         click.echo(f"{indent}{name} -> {describe(one)}{loss}")
+        for caveat in _caveats(one):
+            click.echo(f"{indent}    caveat: {caveat}")
     for name, why in absent.items():
         click.echo(f"{indent}{name}: no column ({why})")
 
@@ -163,6 +169,7 @@ def _record(table: Table) -> dict[str, Any]:
         "columns": dict(table.columns),
         "fields": fields(table.fields),
         "absent": dict(table.absent),
+        "caveat": table.caveat or None,
         "others": describe(table.others) if table.others else None,
         "serves": [
             {
@@ -176,6 +183,7 @@ def _record(table: Table) -> dict[str, Any]:
                 "absent": dict(s.absent),
                 "exactness": s.exactness,
                 "why": s.why or None,
+                "caveat": s.caveat or None,
             }
             for s in table.serves
         ],
@@ -183,7 +191,13 @@ def _record(table: Table) -> dict[str, Any]:
 
 
 def _field(one: FieldMap) -> dict[str, Any]:
-    return {"is": describe(one), "exactness": one.exactness, "why": one.why or None}
+    caveat = "; ".join(_caveats(one)) or None
+    return {"is": describe(one), "exactness": one.exactness, "why": one.why or None, "caveat": caveat}
+
+
+def _caveats(one: FieldMap) -> list[str]:
+    """Of the field and of its cases."""
+    return list(dict.fromkeys(f.caveat for f in (one, *(case for _, case in one.cases)) if f.caveat))
 
 
 def _check(folder: Path) -> int:

@@ -313,7 +313,7 @@ class _Search:
 
         def ways(cells: Cells) -> Iterator[Cells]:
             yield from self._all(placed, cells)
-            if field.transform not in ("user_split", "registry_path", "hashes"):
+            if field.transform not in ("user_split", "registry_path", "registry_data", "hashes"):
                 for column in field.columns[1:]:
                     yield from self._all([(column, placed[0][1])], cells)
 
