@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, TypeVar
 
-from sigma2kql.engines import ip
+from sigma2kql.engines import functions, ip
 from sigma2kql.engines.literals import Parameters, nesting, rewrite
 from sigma2kql.errors import Sigma2KqlError, fail
 from sigma2kql.model import KqlType
@@ -84,6 +84,7 @@ class Engine:
         self.connection.execute(f"SET max_expression_depth TO {_MAX_DEPTH}")
         self.connection.execute(ip.MACROS.replace("CREATE MACRO", "CREATE OR REPLACE TEMP MACRO"))
         ip.register()
+        functions.register()
 
     def __enter__(self) -> Engine:
         return self

@@ -283,7 +283,7 @@ def invert(node: Node, value: Any) -> Iterator[Placing]:
             yield from invert(args[1 if name == "trim" else 0], value)
         case Call("toint" | "tolong", (inner,)):
             yield from invert(inner, value)
-        case Call("tohex", (inner,)) if re.fullmatch("[0-9a-f]{1,15}", _text(value)):
+        case Call("tohex", (inner,)) if re.fullmatch("[0-9a-fA-F]{1,15}", _text(value)):
             yield from invert(inner, int(_text(value), 16))
         case Call("coalesce", args):
             for arg in args:
@@ -340,6 +340,12 @@ def _split_up(args: tuple[Node, ...], text: str) -> Iterator[Placing]:
                     yield (*left, *right)
     if args:
         yield from invert(args[0], text)
+    if len(args) == 2:  # a host and what follows it: cut anywhere
+        yield from invert(args[1], text)
+        for at in range(1, len(text)):
+            for left in invert(args[0], text[:at]):
+                for right in invert(args[1], text[at:]):
+                    yield (*left, *right)
 
 
 def _around(pattern: str, inner: Node, value: str) -> Iterator[Placing]:

@@ -60,8 +60,8 @@ def _events(
     where: Expr[Field], room: Room, random: Choices, pools: Mapping[bool, Mapping[str, Sample]], half: int
 ) -> Iterator[tuple[dict[str, Any], str]]:
     """Events that have a row, not labelled yet; `pools` tell what there is already."""
-    for wanted in (True, False):
-        for way in sampled(ways_to(where, wanted, near=not wanted), random, half):
+    for wanted, near in ((True, False), (False, True), (False, False)):
+        for way in sampled(ways_to(where, wanted, near), random, half):
             for _ in range(AGAIN):
                 if (event := _built(way, room, random)) is not None:
                     yield event, "fitted"
@@ -85,37 +85,40 @@ def _changed(
 
 def _built(way: Way, room: Room, random: Choices) -> dict[str, Any] | None:
     """An event on which the tests of a way come out as asked and that has a row; None where none is found."""
-    asked: Asked = {}
+    asked: Asked = {name: [] for name in room.names}
     for leaf, wanted in way:
         asked.setdefault(leaf.subject.name or KEYWORDS, []).append((leaf.test, wanted))
-        if isinstance(leaf.test, SameAs) and leaf.test.other.name is not None:
-            asked.setdefault(leaf.test.other.name, [])
+    groups: dict[str, list[str]] = {}
+    for name in sorted(asked, key=lambda name: any(isinstance(test, SameAs) for test, _ in asked[name])):
+        groups.setdefault(room.place(name), []).append(name)
     first = room.order()
-    ordered = sorted(asked, key=lambda name: first.index(name) if name in first else -1)
-    ordered.sort(key=lambda name: any(isinstance(test, SameAs) for test, _ in asked[name]))
-    for names in (ordered, ordered[::-1]):
-        left = [STEPS]
-        event = _filled(names, 0, {}, asked, room, random, left)
+    ordered = sorted(groups.values(), key=lambda names: first.index(names[0]) if names[0] in first else -1)
+    ordered.sort(key=lambda names: any(isinstance(test, SameAs) for name in names for test, _ in asked[name]))
+    for fields in (ordered, ordered[::-1]):
+        event = _filled(fields, 0, {}, asked, room, random, [STEPS])
         if event is not None:
             return event
     return None
 
 
 def _filled(
-    names: list[str], at: int, event: dict[str, Any], asked: Asked, room: Room, random: Choices, left: list[int]
+    fields: list[list[str]], at: int, event: dict[str, Any], asked: Asked, room: Room, random: Choices, left: list[int]
 ) -> dict[str, Any] | None:
-    """Depth first: a value for each field that passes its tests and has room beside those before it."""
-    if at == len(names):
+    """Depth first: a value for each field (for those that share a column one value) that passes its tests and has room
+    beside those before it.
+    """
+    if at == len(fields):
         return event if room.takes(event) else None
-    name, decided = names[at], names[: at + 1]
-    for value in _values(name, asked[name], event, names[:at], room, random):
+    decided = [name for names in fields[: at + 1] for name in names]
+    tests = [test for name in fields[at] for test in asked[name]]
+    for value in _values(fields[at][0], tests, event, decided[: -len(fields[at])], room, random):
         if left[0] <= 0:
             return None
         left[0] -= 1
-        attempt = event if value is None else {**event, name: value}
-        if name in room.names and not room.takes(attempt, decided):
+        attempt = event if value is None else {**event, **dict.fromkeys(fields[at], value)}
+        if not room.takes(attempt, decided):
             continue
-        found = _filled(names, at + 1, attempt, asked, room, random, left)
+        found = _filled(fields, at + 1, attempt, asked, room, random, left)
         if found is not None:
             return found
     return None
@@ -142,7 +145,7 @@ def _values(
     ]
     begun = [f"{begin}{text}" for begin in room.begins(name) for text in texts[:6]]
     if not tests:
-        offered = [SAME, *offered]
+        offered.append(SAME)
     if positive or any(isinstance(test, Null) or test == Text(()) for test, _ in tests):
         ordered = [*texts, here or None, *beside, *begun, *offered]
     elif random.random() < PRESENT:

@@ -14,7 +14,7 @@ from math import prod
 from sigma2kql.evaluate import evaluate, matches
 from sigma2kql.model import ANY, And, Exists, Expr, Field, Match, Not, Null, Or, Regex, Test, Text
 from sigma2kql.proof.generate import passes
-from sigma2kql.proof.room import Room
+from sigma2kql.proof.room import Room, synonym
 from sigma2kql.simplify import leaves
 
 CASES = 2000  # combinations that are looked at, of parts of a rule or of values of a table
@@ -122,7 +122,10 @@ def one_sided(where: Expr[Field], room: Room, wanted: bool) -> str:
         return ""
     for chosen in product(*([*values, ""] for values in closed.values())):
         event = dict(zip(closed, chosen, strict=True))
-        if evaluate(where, room.whole(event)) == wanted and room.takes(event):
+        whole = room.whole(event)
+        if evaluate(where, whole) != wanted or not room.takes(event):
+            continue
+        if wanted or not synonym(where, whole, room.table, room.serve, room.names):
             return ""
     said = "; ".join(
         f"`{name}` is " + " or ".join(map(repr, values[:SHOWN])) + (" or ..." if len(values) > SHOWN else "")

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from sigma2kql.evaluate import evaluate
 from sigma2kql.mapping import find_field
-from sigma2kql.model import ANY, And, Column, Expr, FieldMap, Match, Number, Or, Serve, Table, Text
+from sigma2kql.model import ANY, And, Column, Expr, Field, FieldMap, Match, Number, Or, Serve, Table, Text
 from sigma2kql.proof.cells import read_column, text_of
 from sigma2kql.proof.shape import Shaped, shape
 
@@ -73,6 +74,13 @@ class Room:
         """The fields, those first whose value is a part of what others hold."""
         return sorted(self.names, key=lambda name: (f := self.maps.get(name)) is None or not _narrow(f))
 
+    def place(self, name: str) -> str:
+        """What fields have in common that stand in the same columns in the same way; else the name itself."""
+        found = self.maps.get(name)
+        if found is None or not found.columns:
+            return name
+        return repr(([column.text for column in found.columns], found.transform))
+
     def offers(self, name: str) -> list[str]:
         """Values that the mapping names for a field, and one of every kind."""
         found = self.maps.get(name)
@@ -114,6 +122,19 @@ class Room:
         if len(found.columns) == 1 and found.transform is None:
             return _only(self.serve.where, found.columns[0])
         return None
+
+
+def synonym(where: Expr[Field], event: Mapping[str, Any], table: Table, serve: Serve, names: Sequence[str]) -> str:
+    """Why the row of a near miss is also that of a match: of two values that the table does not tell apart."""
+    for name in names:
+        found = find_field(table, serve, name)
+        if isinstance(found, str) or not found.values or event.get(name) in (None, ""):
+            continue
+        own = next((p for v, p in found.values.items() if v.lower() == str(event[name]).lower()), None)
+        for value, predicate in found.values.items():
+            if predicate == own and evaluate(where, {**event, name: value}):
+                return f"{table.name} does not tell `{name}` {event[name]!r} from {value!r}"
+    return ""
 
 
 def _narrow(found: FieldMap) -> bool:

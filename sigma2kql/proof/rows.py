@@ -18,7 +18,7 @@ from sigma2kql.model import And, Expr, Field, Rule, SameAs, Serve, Table
 from sigma2kql.proof import Subject
 from sigma2kql.proof.fitted import fitted
 from sigma2kql.proof.generate import Sample, generate
-from sigma2kql.proof.room import Room
+from sigma2kql.proof.room import Room, synonym
 from sigma2kql.proof.rule_events import Labelled
 from sigma2kql.proof.shape import keyword_text, raw_row, shape
 from sigma2kql.simplify import leaves
@@ -135,8 +135,8 @@ def case_of(
         if is_unix(subject):
             fields.update({name: UNIX for name in PATHS if name in names and not fields.get(name)})
         expected = evaluate(where, fields)
-        if not expected and (synonym := _synonym(where, fields, table, serve, names)):
-            notes.append(f"{origin}: {synonym}")
+        if not expected and (told := synonym(where, fields, table, serve, names)):
+            notes.append(f"{origin}: {told}")
             return None
     label = evaluate(where, fields) if expected is None else expected
     shaped = shape(fields, table, serve, names)
@@ -164,19 +164,6 @@ def completed(event: Mapping[str, Any], table: Table, serve: Serve, names: Seque
         elif found.transform == "registry_data":
             full[name] = "zq"
     return full
-
-
-def _synonym(where: Expr[Field], event: Mapping[str, Any], table: Table, serve: Serve, names: Sequence[str]) -> str:
-    """Why the row of a near miss is also that of a match: of two values that the table does not tell apart."""
-    for name in names:
-        found = find_field(table, serve, name)
-        if isinstance(found, str) or not found.values or event.get(name) in (None, ""):
-            continue
-        own = next((p for v, p in found.values.items() if v.lower() == str(event[name]).lower()), None)
-        for value, predicate in found.values.items():
-            if predicate == own and evaluate(where, {**event, name: value}):
-                return f"{table.name} does not tell `{name}` {event[name]!r} from {value!r}"
-    return ""
 
 
 def fields_of(where: Expr[Field], keywords: bool = False) -> list[Any]:

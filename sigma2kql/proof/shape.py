@@ -10,6 +10,7 @@ taken.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -236,7 +237,7 @@ class _Search:
             if not empty and field.default is None and not _listed(field, text_of(value)):
                 return _Goal(name, 0, _as_it_is, [], f"`{name}` never is {text_of(value)[:80]!r} in {self.table.name}")
             where = _by_value(field, None if empty else text_of(value))
-            return _Goal(name, 5, lambda cells: self.satisfy(where, cells), [lambda view: view.holds(where)])
+            return _Goal(name, 5, lambda cells: self._stated(where, cells), [lambda view: view.holds(where)])
         if empty and field.transform == "registry_data" and self._names_value():
             return _Goal(name, 0, _as_it_is, [], f"`{name}` is `(Empty)` where a registry value holds nothing")
         if empty:
@@ -367,6 +368,8 @@ class _Search:
                 yield from self.satisfy(item, cells, not wanted)
             case And(items) | Or(items):
                 if isinstance(expr, And) == wanted:
+                    if wanted and len(joint := _joint(items)) < len(items):
+                        yield from self._every(joint, cells, wanted)
                     yield from self._every(items, cells, wanted)
                 else:
                     for item in items:
@@ -376,16 +379,33 @@ class _Search:
                 if holds(expr, lambda _: now) == wanted:
                     yield cells
                 if now is MISSING or now is None or now == "":
-                    for value in _witnesses(test, wanted):
+                    own = self._own(test) if wanted else []
+                    for value in (*_witnesses(test, wanted), *own):
                         if value is None:
                             found = put(cells, cells_of(column)[0], None)
                             yield from () if found is None else (found,)
                         else:
                             yield from self.place(column, value, cells)
+                elif wanted and isinstance(now, dict) and column.kind == "stored":
+                    for part in filter(None, map(_members, _witnesses(test, wanted))):
+                        found = put(cells, (column.reads[0], "property", (f"Part{len(cells)}",)), part)
+                        yield from () if found is None else (found,)
                 elif wanted and column.kind == "stored" and (part := _contained(test)):
                     # text that is put together from parts: what it must contain is one more of them
                     found = put(cells, (column.reads[0], "fragment", (part,)), part)
                     yield from () if found is None else (found,)
+
+    def _own(self, test: Test[Column]) -> list[Any]:
+        """What the event says somewhere that passes a test: the columns of several fields may be one."""
+        values = (value for value in self.event.values() if value is not None)
+        return [value for value in values if holds(Match(value, test), lambda given: given)]
+
+    def _stated(self, where: Expr[Column], cells: Cells) -> Iterator[Cells]:
+        """Ways for a predicate to hold; first those that say of the same text what every row of the source says."""
+        both = (*_parts(where), *_parts(self.serve.where))
+        if len(joint := _joint(both)) < len(both):
+            yield from self._every(joint, cells, True)
+        yield from self.satisfy(where, cells)
 
     def _every(self, items: tuple[Expr[Column], ...], cells: Cells, wanted: bool) -> Iterator[Cells]:
         if not items:
@@ -393,6 +413,44 @@ class _Search:
             return
         for here in self.satisfy(items[0], cells, wanted):
             yield from self._every(items[1:], here, wanted)
+
+
+def _parts(expr: Expr[Column]) -> tuple[Expr[Column], ...]:
+    return expr.items if isinstance(expr, And) else (expr,)
+
+
+def _joint(items: Iterable[Expr[Column]]) -> tuple[Expr[Column], ...]:
+    """The parts of an `and`, with what a text must begin with and what it must end with as one shape."""
+    found: list[Expr[Column]] = []
+    for item in items:
+        for at, before in enumerate(found):
+            one = _both(before, item) or _both(item, before)
+            if one is not None:
+                found[at] = one
+                break
+        else:
+            found.append(item)
+    return tuple(found)
+
+
+def _both(first: Expr[Column], last: Expr[Column]) -> Expr[Column] | None:
+    """The shape that begins as the one asks and ends as the other does, on the same column."""
+    match first, last:
+        case (
+            Match(column, Text((*begin, Wildcard.ANY), cased), span),
+            Match(other, Text((Wildcard.ANY, *end), also)),
+        ) if column == other and cased == also and Wildcard.ANY not in (*begin, *end):
+            return Match(column, Text((*begin, Wildcard.ANY, *end), cased), span)
+        case _:
+            return None
+
+
+def _members(text: Any) -> Any:
+    """What a JSON object holds whose text has this part: its members."""
+    try:
+        return json.loads("{" + str(text) + "}")
+    except (ValueError, RecursionError):
+        return None
 
 
 def _contained(test: Test[Column]) -> str:
