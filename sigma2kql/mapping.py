@@ -54,6 +54,7 @@ from sigma2kql.transforms import (
     as_text,
     join_parts,
     literal,
+    reason,
     text_holds,
 )
 
@@ -354,7 +355,7 @@ class _Mapper:
             return self._plain(Request(leaf, test, field.presence, {}, self.notes, negated))
         if field.empty and (changed := self._with_empty(leaf, test, field)) is not None:
             return changed
-        request = Request(leaf, test, field.columns, field.options, self.notes, negated)
+        request = Request(leaf, test, field.columns, field.options, self.notes, negated, field.closed)
         if field.transform is not None:
             rewritten = TRANSFORMS[field.transform].rewrite(request)
             return replace_leaves(rewritten, lambda one: _typed(one, self.notes))
@@ -413,7 +414,7 @@ class _Mapper:
         if any(text_holds(test, value) for value in field.known):
             return None
         return self.notes.impossible(
-            f"`{leaf.subject.name}` never holds this value in {self.name}",
+            f"`{leaf.subject.name}` never holds this value in {self.name}{reason(field.closed)}",
             leaf.span,
             f"it holds {', '.join(f'`{value}`' for value in field.known)}",
         )
@@ -432,7 +433,7 @@ class _Mapper:
         if field.default is not None:
             return field.default
         return self.notes.impossible(
-            f"`{leaf.subject.name}` can never hold this value in {self.name}",
+            f"`{leaf.subject.name}` can never hold this value in {self.name}{reason(field.closed)}",
             leaf.span,
             f"it holds {', '.join(f'`{value}`' for value in field.values)}",
         )

@@ -364,6 +364,7 @@ class FieldMap:
     presence: tuple[Column, ...] = ()  # what emptiness is asked of, where that is not `columns`
     empty: str = ""  # the text that stands for a missing value (`-` in W3C logs), beside the empty one
     known: tuple[str, ...] = ()  # the only values the column holds, where that is so
+    closed: str = ""  # why the column holds no other values than those listed
     exactness: Exactness = "exact"
     why: str = ""
     caveat: str = ""  # of which sources' rows the column differs, and what is missed there

@@ -60,6 +60,7 @@ _EXTRAS = (
     "presence",
     "empty",
     "caveat",
+    "closed",
 )
 _FILE_KEYS = (
     "table", "target", "builtin", "time", "columns", "serves", "fields", "others", "absent", "keywords", "extends",
@@ -287,6 +288,12 @@ class _Reader:
             extras["known"] = tuple(text for text, _ in self.texts(form.entries["known"][1], "`known`"))
         if "caveat" in form.entries:
             extras["caveat"] = self.caveat(form)
+        if "closed" in form.entries:
+            extras["closed"] = self.text(form.entries["closed"][1], "`closed`")
+            if not (form.entries.keys() & {"values", "known"} or extras.get("transform") == "translate"):
+                self.problem(
+                    "E456", "`closed` says why a list of values is whole: there is none", form.entries["closed"][0]
+                )
         exactness, why = self.exactness(form, f"the mapping of `{name}`")
         return {**extras, "exactness": exactness, "why": why}
 

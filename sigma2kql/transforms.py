@@ -80,6 +80,7 @@ class Request(NamedTuple):
     options: Mapping[str, Any]
     notes: Notes
     negated: bool
+    closed: str = ""  # why the column holds no other values than those that the options list
 
     def anywhere(self, test: Test[Column]) -> Expr[Column]:
         """The test on any of the columns; emptiness must hold on all of them."""
@@ -176,6 +177,11 @@ def text_holds(test: Test[Any], text: str) -> bool:
 # One value for another
 
 
+def reason(why: str) -> str:
+    """Behind a sentence, where there is one."""
+    return f": {why}" if why else ""
+
+
 def _translate(request: Request) -> Expr[Column]:
     """Sigma value -> column text(s); values not listed can never match."""
     if not isinstance(request.test, Text | Number | Regex):
@@ -189,7 +195,7 @@ def _translate(request: Request) -> Expr[Column]:
     if not texts:
         known = ", ".join(f"`{name}`" for name in request.options)
         return request.notes.impossible(
-            f"`{request.match.subject.name}` can never hold this value in the table",
+            f"`{request.match.subject.name}` can never hold this value in the table{reason(request.closed)}",
             request.match.span,
             f"it holds {known}",
         )

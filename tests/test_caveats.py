@@ -144,3 +144,37 @@ def test_a_table_that_is_extended_keeps_its_caveat(tmp_path: Path) -> None:
     (shipped,), (extended,) = convert(text, "asim"), convert(text, "asim", mappings=(tmp_path,))
     assert extended.caveats == shipped.caveats
     assert [c for c in shipped.caveats if "Defender for Endpoint" in c]
+
+
+CLOSED = """\
+table: Listed_CL
+target: demo
+columns: {TimeGenerated: datetime, Word: string}
+serves: [{logsource: {category: demo}}]
+fields:
+  Values: {values: {a: {Word: A}}, closed: the parser drops the rest}
+  Known: {column: Word, known: [a], closed: the parser drops the rest}
+  Translated: {column: Word, transform: translate, options: {a: A}, closed: the parser drops the rest}
+  Silent: {column: Word, known: [a]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Values", "can never hold this value in Listed_CL: the parser drops the rest"),
+        ("Known", "never holds this value in Listed_CL: the parser drops the rest"),
+        ("Translated", "can never hold this value in the table: the parser drops the rest"),
+        ("Silent", "never holds this value in Listed_CL"),
+    ],
+)
+def test_a_closed_list_says_why_it_is_whole(tmp_path: Path, name: str, told: str) -> None:
+    (tmp_path / "Listed_CL.yml").write_text(CLOSED)
+    (problem,) = convert(rule(f"{{{name}: b}}"), "demo", mappings=(tmp_path,))[0].diagnostics
+    assert (problem.code, problem.message, problem.hint) == ("E410", f"`{name}` {told}", "it holds `a`")
+
+
+def test_a_reason_for_no_list_is_refused() -> None:
+    with pytest.raises(Sigma2KqlError) as caught:
+        read_table(Source("m.yml", CLOSED.replace("known: [a]}", "closed: why}")), "demo")
+    assert [d.code for d in caught.value.diagnostics] == ["E456"]
