@@ -259,7 +259,8 @@ class _Reader:
     def query(self, one: Exported, node: YamlNode | None, row: YamlMap) -> YamlScalar | None:
         if isinstance(node, YamlScalar) and isinstance(node.value, str) and node.value.strip():
             return node
-        self.fault(one, "E115", "the query must be text", node if node is not None else row)
+        if not one.problems:
+            self.fault(one, "E115", "the query must be text", node if node is not None else row)
         return None
 
 

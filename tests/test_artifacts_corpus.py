@@ -150,7 +150,9 @@ def test_what_a_file_lacks_its_rule_lacks(
 
 
 @pytest.mark.parametrize("form", ["sentinel-yaml", "hunting-yaml"])
-def test_what_a_file_lacks_is_a_warning_at_its_rule(form: str, delivered: Mapping[str, Delivered], shared: Path) -> None:
+def test_what_a_file_lacks_is_a_warning_at_its_rule(
+    form: str, delivered: Mapping[str, Delivered], shared: Path
+) -> None:
     done = delivered[form]
     lacking = [problems_of(form, text, shared) for text in done.files.values()]
     warned = Counter(p["code"] for p in done.problems if p["severity"] == "warning" and p["line"] and p["hint"])
@@ -233,15 +235,19 @@ def test_all_rules_stand_in_one_template(form: str, home: Path, delivered: Mappi
         parse(form, text)
 
 
-@pytest.mark.parametrize("form", ["sentinel-yaml", "hunting-yaml"])
+@pytest.mark.parametrize("form", ["sentinel-yaml", "hunting-yaml", "arm", "hunting-arm", "xdr-json"])
 def test_an_artifact_goes_in_as_a_native_document_and_comes_out_the_same(
     form: str, home: Path, delivered: Mapping[str, Delivered]
 ) -> None:
-    convert([f"out/{form}"], form, "-o", f"back/{form}/", cwd=home)
-    root = home / "back" / form
+    suffix = ".yaml" if form.endswith("yaml") else ".json"
     # of two files that differ by their ids alone, the one read first has the plain name: so by content
-    found = sorted(path.read_text(encoding="utf-8") for path in root.rglob("*.yaml"))
-    assert found == sorted(delivered[form].files.values())
+    wanted = sorted(text for name, text in delivered[form].files.items() if name.endswith(suffix))
+    # a folder is searched for YAML alone
+    named = [f"out/{form}/{name}" for name in delivered[form].files] if suffix == ".json" else [f"out/{form}"]
+    target = "xdr" if form == "xdr-json" else "sentinel"
+    convert(named, form, "-t", target, "-o", f"back/{form}/", cwd=home)
+    root = home / "back" / form
+    assert sorted(path.read_text(encoding="utf-8") for path in root.rglob(f"*{suffix}")) == wanted
 
 
 @pytest.mark.parametrize("form", ["arm", "hunting-arm", "sentinel-yaml", "hunting-yaml"])

@@ -232,6 +232,20 @@ def test_impacted_entities_name_columns_of_the_output(home: Path) -> None:
     assert "error[E707]: impacted entities name columns that the query does not return: DeviceName" in result.stderr
 
 
+def test_a_custom_detection_over_a_table_of_sentinel_is_kept_as_it_says(home: Path) -> None:
+    query = "SigninLogs\n    | extend AccountObjectId = UserId\n    | project {}, AccountObjectId\n"
+    user = LEGACY.replace("impactedDeviceAsset", "impactedUserAsset").replace("deviceId", "accountObjectId")
+    start, end = user.index("DeviceNetworkEvents"), user.index("schedule:")
+    (home / "x.yaml").write_text(user[:start] + query.format("TimeGenerated") + user[end:], encoding="utf-8")
+    body = json.loads(call("x.yaml", "-f", "xdr-json", "-t", "xdr").stdout)
+    assert body["detectionAction"]["alertTemplate"]["entityMappings"] == {
+        "accounts": [{"id": "accounts1", "aadUserIdColumn": "AccountObjectId"}]
+    }
+    (home / "x.yaml").write_text(user[:start] + query.format("Location") + user[end:], encoding="utf-8")
+    result = call("x.yaml", "-f", "xdr-json", "-t", "xdr", status=1)
+    assert "error[E708]: a custom detection must return Timestamp" in result.stderr
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # What cannot be read is told at its place
 
@@ -290,6 +304,16 @@ def test_a_rule_that_cannot_be_kept_is_an_error_at_its_place(
     lines = (home / "x.json").read_text().splitlines()
     assert at in lines[found[0]["line"] - 1]
     assert result.stdout == ""
+
+
+def test_groups_that_the_service_does_not_read_are_no_fault(home: Path) -> None:
+    """The portal exports every list filled; only matchingMethod Selected reads them."""
+    grouping = {"enabled": True, "reopenClosedIncident": False, "lookbackDuration": "PT5H", "groupByEntities": ["IP"]}
+    for method, status in (("AllEntities", 0), ("Selected", 1)):
+        incident = {"createIncident": True, "groupingConfiguration": {**grouping, "matchingMethod": method}}
+        (home / "x.json").write_text(edited(ARM, incidentConfiguration=incident), encoding="utf-8")
+        result = call("x.json", "-f", "arm", status=status)
+        assert ("error[E707]" in result.stderr) == bool(status)
 
 
 def test_one_fault_costs_one_rule(home: Path) -> None:

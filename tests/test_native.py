@@ -172,3 +172,16 @@ def test_no_document_makes_it_fail(data: dict[str, Any]) -> None:
     for found in validate_native(native(data)):
         assert found.severity in ("error", "warning")
         assert found.message
+
+
+@pytest.mark.parametrize(
+    ("query", "tables"),
+    [
+        ("SigninLogs | extend A = UserId | where A == 'x'", ("SigninLogs",)),
+        ("SigninLogs | project A = UserId | extend B = A", ("SigninLogs",)),
+        ("let X = SigninLogs | where A == 1; X | take 5", ("SigninLogs",)),
+        ("let N = toscalar(SigninLogs | count); AuditLogs | where C == N", ("SigninLogs", "AuditLogs")),
+    ],
+)
+def test_a_column_behind_an_equals_sign_is_no_table(query: str, tables: tuple[str, ...]) -> None:
+    assert scan(query).tables == tables

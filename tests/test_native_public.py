@@ -14,8 +14,8 @@ import pytest
 from artifact_checks import FORMATS, convert, problems_of
 
 NATIVE = os.environ.get("SIGMA2KQL_NATIVE", "")
-# E112: another kind of document (custom detections as YAML); E708: what Defender cannot watch; E714: nor continuously
-REFUSED = {"E112", "E703", "E705", "E708", "E709", "E713", "E714"}
+# E708: what Defender cannot watch; E714: nor continuously
+REFUSED = {"E703", "E705", "E708", "E709", "E713", "E714"}
 LACKS = {"-: required entityMappings", "relevantTechniques: minItems", "tactics: minItems"}
 
 

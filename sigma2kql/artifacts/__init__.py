@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sigma2kql.artifacts import bodies, describe, languages, resources
 from sigma2kql.artifacts.columns import Output, read_columns
-from sigma2kql.artifacts.describe import Kind, Limits, Prepared, is_hunt
+from sigma2kql.artifacts.decide import Kind, Limits, is_hunt
+from sigma2kql.artifacts.describe import Prepared
 from sigma2kql.artifacts.model import AlertRule, Artifact, Detection, Hunt
 from sigma2kql.artifacts.native import validate_native
 from sigma2kql.artifacts.read import read_artifact, read_artifacts

@@ -1,7 +1,7 @@
 """Who, what and where in a query's output: entity mappings inferred from its columns, and checked against them.
 
-Place in the flow: called by `describe`. Invariant: a mapping that is inferred names only columns of the output, has an
-identifying set of fields (`one_of`), and there are never more than asked for.
+Place in the flow: called by `decide` and `defender`. Invariant: a mapping that is inferred names only columns of the
+output, has an identifying set of fields (`one_of`), and there are never more than asked for.
 """
 
 from __future__ import annotations

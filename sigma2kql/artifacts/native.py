@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable
 
 from sigma2kql.artifacts import attack
-from sigma2kql.artifacts.describe import GUID, QUERY_LIMIT
+from sigma2kql.artifacts.decide import GUID
+from sigma2kql.artifacts.describe import QUERY_LIMIT
 from sigma2kql.artifacts.facts import connectors, facts
 from sigma2kql.artifacts.scan import scan
 from sigma2kql.artifacts.settings import DETECTION, KEYS, read_keys

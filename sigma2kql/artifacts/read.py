@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sigma2kql.artifacts.describe import NAMESPACE
+from sigma2kql.artifacts.decide import NAMESPACE
 from sigma2kql.artifacts.languages import map_texts
 from sigma2kql.artifacts.model import AlertRule, Artifact, Hunt, Schedule
 from sigma2kql.artifacts.settings import KEYS, read_keys

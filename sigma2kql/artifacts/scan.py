@@ -109,7 +109,8 @@ def _sources(code: list[Token]) -> list[Token]:
                 listed = union and before in ("union", ",")
                 joined = before in ("join", "lookup")
                 ended = after in ("|", ")", "}", ";", "", ",", "on") or _is_parser(token.text, after)
-                piped = before in ("(", "=") and (after == "|" or _is_parser(token.text, after))
+                named = before == "=" and index > 2 and code[index - 3].text == "let"
+                piped = (before == "(" or named) and (after == "|" or _is_parser(token.text, after))
                 if ((statement or listed or joined) and ended) or piped:
                     found.append(token)
             case _:
