@@ -205,7 +205,7 @@ def test_a_correlation_and_hand_written_queries_run_too(tmp_path: Path, data: Pa
 
 def test_what_the_local_engine_lacks_is_an_error_of_that_rule(rule: Path, tmp_path: Path, data: Path) -> None:
     query = tmp_path / "q.kql"
-    query.write_text("WindowsEvent | sort by TimeGenerated asc | extend before = prev(EventID, 1)")
+    query.write_text("WindowsEvent | top-nested 1 of EventID by count()")
     result = run(query, rule, "--data", data, "-f", "ndjson")
     assert (result.return_value, len(rows(result))) == (1, 2)
     assert "q.kql:1:1: error[E601]" in result.stderr

@@ -20,8 +20,9 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, TypeVar
 
-from sigma2kql.engines import functions, ip
+from sigma2kql.engines import functions, ip, serial
 from sigma2kql.engines.literals import Parameters, nesting, rewrite
+from sigma2kql.engines.scan import NotUnderstood, Place, Scan, find_scan, read_scan, run_scan
 from sigma2kql.errors import Sigma2KqlError, fail
 from sigma2kql.model import KqlType
 
@@ -85,6 +86,7 @@ class Engine:
         self.connection.execute(ip.MACROS.replace("CREATE MACRO", "CREATE OR REPLACE TEMP MACRO"))
         ip.register()
         functions.register()
+        serial.register()
 
     def __enter__(self) -> Engine:
         return self
@@ -181,11 +183,69 @@ class Engine:
     def _rows(self, kql: str) -> tuple[list[str], list[str], list[tuple[Any, ...]]]:
         if not self._locked:
             self.lock()
-        sql = self._translated(kql)
-        with self._reporting("E603", "the query failed"), self._bounded():
-            cursor = self.connection.execute(str(sql))
+        with self._reporting("E603", "the query failed"), self._bounded(), self._staged(kql) as plain:
+            cursor = self.connection.execute(str(self._translated(plain)))
             description = cursor.description or []
             return [d[0] for d in description], [str(d[1]) for d in description], cursor.fetchall()
+
+    # -- scan: what feeds it is a table, what it gives another, and the query goes on from there
+
+    @contextmanager
+    def _staged(self, kql: str) -> Iterator[str]:
+        """The query with a view in place of each pipeline that ends in `scan`; the views are there for a while."""
+        made: list[str] = []
+        try:
+            while (place := find_scan(kql)) is not None:
+                made.append(name := f"s2k_scan{len(made) + 1}")
+                self._scan(place, name)
+                kql = f"{place.before} {name} {place.after}"
+            yield kql
+        finally:
+            for name in made:
+                self.connection.execute(f"DROP VIEW IF EXISTS {name}")
+                self.connection.execute(f"DROP TABLE IF EXISTS {name}_in")
+                self.connection.execute(f"DROP TABLE IF EXISTS {name}_out")
+            self._schema = None if made else self._schema
+
+    def _scan(self, place: Place, name: str) -> None:
+        """Make the view `name`: the records that a scan puts out. Raises E601, E602."""
+        try:
+            scan = read_scan(place.scan)
+        except NotUnderstood as error:
+            raise fail("E601", f"this engine cannot run `scan` with `{error}`") from None
+        numbers = serial.numbering(serial.split(place.pipeline, "|")[-1])
+        if numbers is None:
+            raise fail("E601", "this engine runs `scan` behind a `sort by` only")
+        unknown = scan.declared.keys() - {n for n, kind in scan.declared.items() if kind in _SQL_TYPES}
+        if unknown:
+            raise fail("E602", f"`{min(unknown)}` is declared with an unknown type")
+        sql = self._translated(f"{place.statements}{place.pipeline}\n| {numbers}")
+        self.connection.execute(f"CREATE TABLE {name}_in AS {sql}")
+        columns: dict[str, Any] = {serial.ROW: "long", **scan.declared}
+        rows = list(self._scanned(scan, f"{name}_in"))
+        self.load(f"{name}_out", columns, (dict(zip(columns, row, strict=True)) for row in rows))
+        declared = "".join(f", o.{_identifier(column)}" for column in scan.declared)
+        self.connection.execute(
+            f"CREATE VIEW {name} AS SELECT i.* EXCLUDE ({serial.ROW}){declared} "  # noqa: S608 - names are our own
+            f"FROM {name}_out o JOIN {name}_in i USING ({serial.ROW})"
+        )
+        self._schema = None
+
+    def _scanned(self, scan: Scan, table: str) -> Iterator[tuple[Any, ...]]:
+        """The row number and the declared values of each match."""
+        names = [name for name in scan.reads if name not in scan.declared]
+        read = ", ".join([serial.ROW, *map(_identifier, names)])
+        cursor = self.connection.execute(f"SELECT {read} FROM {table} ORDER BY {serial.ROW}")  # noqa: S608 - as above
+        numbers: list[int] = []
+
+        def records() -> Iterator[dict[str, Any]]:
+            while batch := cursor.fetchmany(_BATCH):
+                for number, *values in batch:
+                    numbers.append(number)
+                    yield dict(zip(names, values, strict=True))
+
+        for at, values in run_scan(scan, records()):
+            yield (numbers[at], *values)
 
     def _translated(self, kql: str) -> str:
         import duckdb_kql
@@ -199,7 +259,7 @@ class Engine:
             raise fail("E605", f"more than {_MAX_NESTING} brackets in one another")
 
         def translate() -> str:
-            plain = rewrite(kql, {name: p for name, (_, p) in self._functions.items()})
+            plain = serial.ordered(rewrite(kql, {name: p for name, (_, p) in self._functions.items()}))
             return duckdb_kql.to_sql(plain, schema=known, functions=functions or None, allow_write=False)
 
         try:

@@ -29,20 +29,21 @@ Parameters = tuple[tuple[str, str], ...]  # name and default, as KQL text
 
 def rewrite(kql: str, functions: Mapping[str, Parameters] | None = None) -> str:
     """The query with plain literals, and calls of `functions` by position. Raises ValueError for an unknown name."""
-    return "".join(_pieces(list(_tokens(kql)), functions or {}))
+    return "".join(_pieces(list(tokens(kql)), functions or {}))
 
 
 def nesting(kql: str) -> int:
     """How many brackets stand in one another at most."""
     depth = deepest = 0
-    for kind, text in _tokens(kql):
+    for kind, text in tokens(kql):
         if kind == "other":
             depth += (text in "([{") - (text in ")]}")
             deepest = max(deepest, depth)
     return deepest
 
 
-def _tokens(kql: str) -> Iterator[tuple[str, str]]:
+def tokens(kql: str) -> Iterator[tuple[str, str]]:
+    """Kind (comment, text, name, other) and text of each token; string literals in a form that duckdb-kql reads."""
     for found in _TOKEN.finditer(kql):
         kind = found.lastgroup or "other"
         yield kind, _plain(found[0]) if kind == "text" else found[0]
