@@ -1,8 +1,13 @@
 """emit for correlations: the matches of several rules, counted or ordered within sliding windows.
 
-Place in the flow: beside emission, over queries that map has made. Invariant: a window is sliding, not tied to clock
-boundaries, unless the threshold counts too few (`lt`, `lte`, `eq`, `neq`), which only fixed windows can answer: that
-is said.
+Place in the flow: beside emission, over queries that map has made. Invariant: a window ends at a match and reaches
+back over the time span, both ends included; it is not tied to clock boundaries, unless the threshold counts few (`lt`,
+`lte`, `eq`, `neq`), which only fixed windows can answer: that is said. `proof.correlations` states the same meaning in
+Python.
+
+A rule under `not` in a temporal condition must match neither in the window nor within the time span after it, so such
+a window is looked at when that time is over. The specification (2.1) has no such conditions; pySigma has, and does not
+say where the time frame lies; proximity has no direction.
 
 Sources: Sigma correlation rules specification 2.1; Microsoft Learn: "prev()", "scan operator", "join operator",
 "dcount()".
@@ -10,10 +15,13 @@ Sources: Sigma correlation rules specification 2.1; Microsoft Learn: "prev()", "
 
 from __future__ import annotations
 
+import math
+import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from sigma2kql.condition import Condition, Joined, Named, parse
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic, did_you_mean
 from sigma2kql.kql import emit
 from sigma2kql.literals import identifier, is_word, quoted
@@ -21,6 +29,7 @@ from sigma2kql.mapping import Mapped
 from sigma2kql.model import Column, Compiled, Correlation, Document, Reference, Rule, Verdict
 
 RULE = "CorrelatedRule"
+STEP = "Step"
 _OPERATORS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "eq": "==", "neq": "!="}
 _WIDEST = 14 * 86_400  # seconds: the longest lookback of a scheduled rule (Microsoft Learn: "Sentinel service limits")
 _MAX_DEPTH = 16
@@ -33,6 +42,15 @@ class _Part:
     name: str
     lines: str
     mapped: tuple[Mapped, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """What a window is summarised to, and the test on it; `after`: matches behind the window are looked at as well."""
+
+    text: str
+    test: str
+    after: bool = False
 
 
 def compile_correlation(
@@ -93,6 +111,7 @@ class _Builder:
         self.notes: list[Diagnostic] = []
         self.mapped_keys: dict[str, str] = {}
         self.fixed = False
+        self.time: str | None = None  # the time column's name: that of the first table
 
     def keys(self, correlation: Correlation) -> list[str]:
         """The names of the group-by columns in the query."""
@@ -103,15 +122,14 @@ class _Builder:
     def query(self, correlation: Correlation, above: tuple[Correlation, ...]) -> tuple[str, list[Mapped]]:
         if correlation in above or len(above) > _MAX_DEPTH:
             raise Sigma2KqlError([diagnostic("E407", "the correlation refers to itself", correlation.origin.span)])
-        parts = [self._part(correlation, reference, above) for reference in correlation.rules]
+        parts = [self._part(correlation, reference, above) for reference in dict.fromkeys(correlation.rules)]
         mapped = [one for part in parts for one in part.mapped]
-        time = next((one.query.time for one in mapped), "TimeGenerated")
         matches = (
             parts[0].lines
             if len(parts) == 1
             else "union\n" + ",\n".join(f"(\n{_indented(part.lines)}\n)" for part in parts)
         )
-        return self._window(correlation, parts, matches, time, nested=bool(above)), mapped
+        return self._window(correlation, parts, matches, self.time or "TimeGenerated", nested=bool(above)), mapped
 
     def _part(self, correlation: Correlation, reference: Reference, above: tuple[Correlation, ...]) -> _Part:
         found = self.by_name.get(reference.name)
@@ -129,25 +147,42 @@ class _Builder:
         name = found.meta.name or found.meta.id or reference.name
         if isinstance(found, Correlation):
             lines, mapped = self.query(found, (*above, correlation))
-            return _Part(name, f"{lines}\n| extend {RULE} = {quoted(name)}", tuple(mapped))
+            return _Part(name, "\n".join([lines, self._carried(correlation, found, name, reference)]), tuple(mapped))
         one = self.map_one(found)
-        values = list(correlation.threshold.fields) if correlation.threshold else []
-        keys = [
-            (_name(ref.name), self._field(correlation, ref.name, found, reference), ref) for ref in correlation.group_by
-        ]
-        wanted: list[tuple[str, str, Reference | None]] = [*keys]
-        wanted += [
-            (_name(value), value, None) for value in values if _name(value) not in {known for known, _, _ in keys}
-        ]
-        texts = [(column, self._text(one, field, ref)) for column, field, ref in wanted]
-        projected = [column if column == text else f"{column} = {text}" for column, text in texts]
+        fields = {
+            _name(ref.name): (self._field(correlation, ref.name, found, reference), ref) for ref in correlation.group_by
+        }
+        for value in correlation.threshold.fields if correlation.threshold else ():
+            fields.setdefault(_name(value), (value, reference))
+        wanted = [f"{RULE} = {quoted(name)}"]
+        if correlation.type == "temporal_ordered":
+            wanted.append(f"{STEP} = {1 + list(dict.fromkeys(correlation.rules)).index(reference)}")
+        texts = {column: self._text(one, field, ref) for column, (field, ref) in fields.items()}
+        projected = [_same(column, text) for column, text in texts.items()]
+        self.time = self.time or identifier(one.query.time)
         pipeline = [
             emit(one.query, self.prefiltered),
-            f"| project {', '.join([identifier(one.query.time), *projected, f'{RULE} = {quoted(name)}'])}",
+            f"| project {', '.join([_same(self.time, identifier(one.query.time)), *projected, *wanted])}",
         ]
         return _Part(name, "\n".join(pipeline), (one,))
 
-    def _field(self, correlation: Correlation, name: str, rule: Rule, reference: Reference) -> str:
+    def _carried(self, correlation: Correlation, inner: Correlation, name: str, reference: Reference) -> str:
+        """What makes the results of another correlation matches: its name, and the names to group by."""
+        made = [f"{RULE} = {quoted(name)}"]
+        if correlation.type == "temporal_ordered":
+            made.append(f"{STEP} = {1 + list(dict.fromkeys(correlation.rules)).index(reference)}")
+        known = self.keys(inner)
+        values = correlation.threshold.fields if correlation.threshold else ()
+        for field in (*(ref.name for ref in correlation.group_by), *values):
+            own = _name(self._field(correlation, field, inner, reference))
+            if own not in known:
+                message = f"`{reference.name}` is a correlation that does not group by `{field}`"
+                raise Sigma2KqlError([diagnostic("E407", message, reference.span, "add it to its group-by")])
+            if own != _name(field):
+                made.append(f"{_name(field)} = {own}")
+        return f"| extend {', '.join(made)}"
+
+    def _field(self, correlation: Correlation, name: str, rule: Rule | Correlation, reference: Reference) -> str:
         """The rule's own field behind a group-by name (aliases)."""
         alias = correlation.aliases.get(name)
         if alias is None:
@@ -174,18 +209,21 @@ class _Builder:
 
     def _window(self, correlation: Correlation, parts: list[_Part], matches: str, time: str, nested: bool) -> str:
         keys = self.keys(correlation)
-        present = "".join(f"\n| where isnotempty({key})" for key in keys)
+        matches += "".join(f"\n| where isnotempty({key})" for key in keys)
         kind, span = correlation.type, _span(correlation.timespan)
         bounds = correlation.threshold.bounds if correlation.threshold else ()
         if kind == "temporal_ordered":
-            return self._ordered(correlation, parts, matches + present, time)
+            return self._ordered(correlation, parts, matches, time)
+        if kind == "temporal" and only_all(bounds, len(parts)):
+            bounds = (("gte", len(parts)),)
         few = any(op in ("lt", "lte", "eq", "neq") for op, _ in bounds) and not any(
             op in ("gt", "gte") for op, _ in bounds
         )
         if kind == "event_count" and not few and len(bounds) == 1:
             op, number = bounds[0]
-            return _counted(matches + present, keys, time, span, int(number) + (op == "gt"), nested)
-        measure, test = _measure(correlation, parts)
+            least = math.floor(number) + 1 if op == "gt" else math.ceil(number)
+            return _counted(matches, keys, time, span, least, nested)
+        measure = _measure(correlation, bounds, parts, time)
         if few:
             self.fixed = True
             self.notes.append(
@@ -197,18 +235,8 @@ class _Builder:
                 )
             )
             by = ", ".join([*keys, f"{time} = bin({time}, {span})"])
-            return f"{matches}{present}\n| summarize {measure} by {by}\n| where {test}"
-        name = self._let(matches + present)
-        key = keys or ["_all"]
-        other = f"{name}{'' if keys else ' | extend _all = 1'} | project-rename WindowTime = {time}"
-        first = f"{name}{'' if keys else chr(10) + '| extend _all = 1'}"
-        by = ", ".join([*key, time])
-        drop = "" if keys else "\n| project-away _all"
-        return (
-            f"{first}\n| distinct {by}\n| join kind=inner (\n    {other}\n) on {', '.join(key)}\n"
-            f"| where WindowTime between ({time} .. ({time} + {span}))\n"
-            f"| summarize {measure} by {by}\n| where {test}{drop}"
-        )
+            return f"{matches}\n| summarize {measure.text} by {by}\n| where {measure.test}"
+        return _slid(self._let(matches), keys, time, span, measure)
 
     def _let(self, body: str) -> str:
         name = f"Matches{len(self.lets) + 1}"
@@ -216,27 +244,43 @@ class _Builder:
         return name
 
     def _ordered(self, correlation: Correlation, parts: list[_Part], matches: str, time: str) -> str:
-        """The rules in order within the window; a newer first step replaces the older."""
+        """The rules in order within the window; a newer first step replaces the older. Of the same time, any order."""
+        bounds = correlation.threshold.bounds if correlation.threshold else ()
+        names = [reference.name for reference in correlation.rules]
+        if not only_all(bounds, len(names)) or not _joins_all(correlation.expression):
+            message = "an order is known only where all the rules match"
+            hint = "leave the condition out, or make it `temporal`"
+            raise Sigma2KqlError([diagnostic("E407", message, correlation.origin.span, hint)])
         keys = self.keys(correlation)
         span = _span(correlation.timespan)
+        by_name = dict(zip(dict.fromkeys(names), parts, strict=True))
         steps = []
-        for number, part in enumerate(parts):
-            test = f"{RULE} == {quoted(part.name)}"
-            started = "Started" if number == 0 else f"step{number}.Started"
-            if number:
-                test += f" and {time} - step{number}.Started <= {span}"
-            last = number == len(parts) - 1
-            output = "" if last else " output=none"
-            steps.append(f"    step step{number + 1}{output}: {test} => Started = {time if number == 0 else started};")
-        scan = f"sort by {time} asc, {RULE} asc\n| scan declare (Started: datetime) with (\n" + "\n".join(steps) + "\n)"
-        if not keys:
-            return f"{matches}\n| {scan}"
-        key = keys[0]
-        joined = matches
-        if len(keys) > 1:
-            key = "CorrelationKey"
-            joined += f"\n| extend {key} = strcat({', '.join(_between(keys))})"
-        return f"{joined}\n| partition hint.strategy=native by {key} (\n{_indented(scan)}\n)"
+        for number, name in enumerate(names, 1):
+            test = f"{RULE} == {quoted(by_name[name].name)}"
+            if number > 1:
+                test += "".join(f" and {key} == step1.{key}" for key in keys)
+                test += f" and {time} - step1.{time} <= {span}"
+            output = "" if number == len(names) else " output=none"
+            first = time if number == 1 else f"step1.{time}"
+            steps.append(f"    step step{number}{output}: {test} => FirstSeen = {first};")
+        order = ", ".join(f"{column} asc" for column in (*keys, time, STEP))
+        scan = "\n".join(["scan declare (FirstSeen: datetime) with (", *steps, ")"])
+        return f"{matches}\n| sort by {order}\n| {scan}\n| project {', '.join([time, 'FirstSeen', *keys])}"
+
+
+def _slid(name: str, keys: list[str], time: str, span: str, measure: _Measure) -> str:
+    """The matches `name` (a let), measured in the window that ends at each of them."""
+    key = keys or ["_all"]
+    matches = name if keys else f"{name} | extend _all = 1"
+    by = ", ".join([*key, time])
+    over = f"\n| where {time} <= ago({span})" if measure.after else ""
+    end = f"({time} + {span})" if measure.after else time
+    return (
+        f"{matches}\n| distinct {by}{over}\n"
+        f"| join kind=inner (\n    {matches} | project-rename WindowTime = {time}\n) on {', '.join(key)}\n"
+        f"| where WindowTime between (({time} - {span}) .. {end})\n"
+        f"| summarize {measure.text} by {by}\n| where {measure.test}" + ("" if keys else "\n| project-away _all")
+    )
 
 
 def _counted(matches: str, keys: list[str], time: str, span: str, number: int, nested: bool) -> str:
@@ -263,40 +307,109 @@ def _counted(matches: str, keys: list[str], time: str, span: str, number: int, n
     )
 
 
-def _measure(correlation: Correlation, parts: list[_Part]) -> tuple[str, str]:
+def _measure(correlation: Correlation, bounds: Sequence[tuple[str, float]], parts: list[_Part], time: str) -> _Measure:
     """What a window is summarised to, and the test on it."""
     threshold = correlation.threshold
     fields = [_name(field) for field in threshold.fields] if threshold else []
     value = fields[0] if len(fields) == 1 else f"strcat({', '.join(_between(fields))})" if fields else RULE
-    names = [quoted(part.name) for part in parts]
     match correlation.type:
         case "event_count":
-            measure = "EventCount = count()"
+            text = "EventCount = count()"
         case "value_count":
-            measure = f"ValueCount = dcountif({value}, isnotempty({value}), 4)"
+            present = " and ".join(f"isnotempty({field})" for field in fields)
+            text = f"ValueCount = dcountif({value}, {present}, 4)"
         case "value_sum":
-            measure = f"ValueSum = sum(todouble({value}))"
+            text = f"ValueSum = sum(todouble({value}))"
         case "value_avg":
-            measure = f"ValueAvg = avg(todouble({value}))"
+            text = f"ValueAvg = avg(todouble({value}))"
         case "value_percentile" | "value_median":
-            percent = 50 if correlation.type == "value_median" else (threshold.percentile if threshold else None) or 50
-            measure = f"ValuePercentile = percentile(todouble({value}), {percent:g})"
+            percent = 50 if correlation.type == "value_median" else (threshold.percentile if threshold else None) or 0
+            text = f"ValuePercentile = percentile(todouble({value}), {percent:g})"
         case _:
             if correlation.expression is not None:
-                return _expression(correlation.expression, parts)
-            measure = f"RuleCount = dcount({RULE}, 4)"
-    name = measure.split(" ", 1)[0]
-    if threshold is None or not threshold.bounds:
-        return measure, f"{name} >= {len(names)}"
-    return measure, " and ".join(f"{name} {_OPERATORS[op]} {number:g}" for op, number in threshold.bounds)
+                references = dict.fromkeys(reference.name for reference in correlation.rules)
+                names = dict(zip(references, (part.name for part in parts), strict=True))
+                return _expression(correlation.expression, names, time)
+            text = f"RuleCount = dcount({RULE}, 4)"
+    name = text.split(" ", 1)[0]
+    if not bounds:
+        return _Measure(text, f"{name} >= {len(parts)}")
+    return _Measure(text, " and ".join(f"{name} {_OPERATORS[op]} {number:g}" for op, number in bounds))
 
 
-def _expression(text: str, parts: list[_Part]) -> tuple[str, str]:
-    """A condition over rule names: how often each of them matched in the window."""
-    names = {part.name: f"Count{number + 1}" for number, part in enumerate(parts)}
-    measure = ", ".join(f"{column} = countif({RULE} == {quoted(name)})" for name, column in names.items())
-    test = re.sub(r"[A-Za-z_][A-Za-z0-9_-]*", lambda m: f"{names[m[0]]} > 0" if m[0] in names else m[0], text)
-    return measure, re.sub(r"\bnot\s+(Count\d+ > 0|\([^()]*\))", r"not(\1)", test)
+def only_all(bounds: Sequence[tuple[str, float]], count: int) -> bool:
+    """Whether a number of different rules passes exactly when it is all `count` of them; no bounds say just that."""
+    return all(passes(bounds, number) == (number == count) for number in range(count + 1)) or not bounds
+
+
+def passes(bounds: Sequence[tuple[str, float]], value: float) -> bool:
+    """Whether a value is within all bounds of a threshold."""
+    return all(_COMPARES[op](value, number) for op, number in bounds)
+
+
+_COMPARES: Mapping[str, Callable[[float, float], bool]] = {
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "lt": operator.lt,
+    "lte": operator.le,
+    "eq": operator.eq,
+    "neq": operator.ne,
+}
+
+
+def _joins_all(expression: str | None) -> bool:
+    """Whether a condition over rule names is no other than that all of them match."""
+    todo: list[object] = [parse(expression)] if expression is not None else []
+    while todo:
+        match todo.pop():
+            case Joined("and", operands):
+                todo.extend(operands)
+            case Named():
+                pass
+            case _:
+                return False
+    return True
+
+
+def _expression(text: str, names: Mapping[str, str], time: str) -> _Measure:
+    """A condition over rule names: how often each matched in the window, and under `not` also in the time behind it.
+
+    `names` maps a name in the condition to the one in the query.
+    """
+    places = {name: number for number, name in enumerate(names, 1)}
+    used: dict[tuple[str, bool], None] = {}
+
+    def test(node: Condition, wanted: bool) -> str:
+        match node:
+            case Named(name):
+                used[name, wanted] = None
+                return f"Count{places[name]} > 0" if wanted else f"Near{places[name]} == 0"
+            case Joined("not", (operand,)):
+                return test(operand, not wanted)
+            case Joined(word, operands):
+                joined = f" {word if wanted else 'or' if word == 'and' else 'and'} ".join(
+                    test(operand, wanted) for operand in operands
+                )
+                return f"({joined})"
+            case _:
+                raise AssertionError(node)  # the reader has refused it
+
+    tree = parse(text)
+    assert isinstance(tree, Joined | Named)
+    where = test(tree, True)
+    after = any(not wanted for _, wanted in used)
+    within = f" and WindowTime <= {time}" if after else ""
+    counts = [
+        f"Count{places[name]} = countif({RULE} == {quoted(names[name])}{within})"
+        if wanted
+        else f"Near{places[name]} = countif({RULE} == {quoted(names[name])})"
+        for name, wanted in used
+    ]
+    return _Measure(", ".join(counts), where[1:-1] if where.startswith("(") else where, after)
+
+
+def _same(column: str, text: str) -> str:
+    return column if column == text else f"{column} = {text}"
 
 
 def _between(fields: list[str]) -> list[str]:
