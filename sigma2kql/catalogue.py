@@ -623,7 +623,7 @@ CATALOGUE: dict[str, Entry] = {
         "The row limit cut the result.",
         "Raise the row limit, or narrow the query.",
     ),
-    # what a parser of KQL says (E690, E691, W690, W691), and hunting (E692 and up)
+    # what a parser of KQL says (E690, E691, W690, W691), and hunting (W692 and up)
     "E690": Entry(
         "error",
         "a query that the KQL parser refuses",
@@ -647,12 +647,6 @@ CATALOGUE: dict[str, Entry] = {
         "a name that the mapping files do not know",
         "Hand-written queries may use tables, columns and functions that no mapping names; this is one, or a mistake.",
         "Check its spelling against the workspace, or declare it in a mapping file of your own.",
-    ),
-    "E692": Entry(
-        "error",
-        "a query that cannot be run on these events",
-        "What it reads could not be made of the events.",
-        "Read the message; the other rules were run.",
     ),
     "W692": Entry(
         "warning",

@@ -181,3 +181,11 @@ def test_the_program_starts_without_what_it_does_not_need() -> None:
     code = "import sys, sigma2kql.cli; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert set(loaded) & (HEAVY | {"yaml"}) == set()
+
+
+def test_every_code_of_the_catalogue_is_raised_somewhere() -> None:
+    from sigma2kql.catalogue import CATALOGUE
+
+    places = [path for path in PATHS if path.name != "catalogue.py"]
+    written = "".join(path.read_text() for path in (*places, *(HOME.parent / "mappings").rglob("*.yml")))
+    assert sorted(code for code in CATALOGUE if code not in written) == []

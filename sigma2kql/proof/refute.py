@@ -57,7 +57,7 @@ def _clash(way: Iterable[Asked]) -> str:
     fields: dict[str, list[tuple[Test[Field], bool]]] = {}
     for leaf, wanted in way:
         if leaf.subject.name is not None:
-            fields.setdefault(leaf.subject.name, []).append((leaf.test, wanted))
+            fields.setdefault(leaf.subject.name, []).append(_plain(leaf.test, wanted))
     for name, tests in fields.items():
         for one, wanted in tests:
             if not wanted:
@@ -67,6 +67,15 @@ def _clash(way: Iterable[Asked]) -> str:
                     how = "must not be" if not also else "must also be"
                     return f"`{name}` must be {_told(one)} and {how} {_told(other)}"
     return ""
+
+
+def _plain(test: Test[Field], wanted: bool) -> tuple[Test[Field], bool]:
+    """Not empty is present, not present is empty."""
+    if not wanted and (isinstance(test, Null) or test == Text(())):
+        return Exists(), True
+    if not wanted and (isinstance(test, Exists) or test == Text((ANY,))):
+        return Null(), True
+    return test, wanted
 
 
 def _excludes(one: Test[Field], other: Test[Field], also: bool) -> bool:
