@@ -122,8 +122,19 @@ def load_input(one: Input) -> tuple[Document, ...]:
             )
         return load(decode(one.path, one.data))
     except Sigma2KqlError as error:
-        source = error.diagnostics[0].span.source if error.diagnostics[0].span else Source(one.path, "")
-        return (Broken(Origin(source, 0, Span(source, 0, 0)), Metadata(), error.diagnostics),)
+        problems = error.diagnostics
+    except Exception as error:
+        problems = (_fault(error, Span(Source(one.path, ""), 0, 0)),)
+    source = problems[0].span.source if problems[0].span else Source(one.path, "")
+    return (Broken(Origin(source, 0, Span(source, 0, 0)), Metadata(), problems),)
+
+
+def _fault(error: Exception, where: Span) -> Diagnostic:
+    """A fault of our own, which must not cost the other documents; raised again where its place is asked for."""
+    if os.environ.get("SIGMA2KQL_DEBUG"):
+        raise error
+    hint = "please report it with the rule; SIGMA2KQL_DEBUG=1 shows where it happened"
+    return diagnostic("E899", f"internal error: {type(error).__name__}: {error}", where, hint)
 
 
 def compile_inputs(inputs: Iterable[Input], options: Options) -> Iterator[tuple[Input, Compiled]]:
@@ -203,6 +214,8 @@ class Compiler:
         except RecursionError:
             where = document.origin.span
             return Compiled(document, self.target.name, diagnostics=(diagnostic("E106", "nested too deeply", where),))
+        except Exception as error:
+            return Compiled(document, self.target.name, diagnostics=(_fault(error, document.origin.span),))
         return self._strict(done) if self.options.strict else done
 
     def _compile(self, document: Document) -> Compiled:

@@ -158,6 +158,12 @@ CATALOGUE: dict[str, Entry] = {
         "Files named *.json are read as JSON; comments are skipped, but a comma too many or single quotes are not JSON.",
         "Mend the place that the message names, or name the file *.yml if it is YAML.",
     ),
+    "E117": Entry(
+        "error",
+        "a template without a rule",
+        "A document with `action: global` or `reset` gives no query: it is merged into the rules that follow it in its file.",
+        "Write the rules after it, separated by `---`, or remove `action`.",
+    ),
     "W101": Entry(
         "warning",
         "YAML 1.1 reads this otherwise than it looks",
@@ -841,6 +847,12 @@ CATALOGUE: dict[str, Entry] = {
         "the output cannot be written",
         "The system refused to write the file.",
         "Check the path and its permissions.",
+    ),
+    "E899": Entry(
+        "error",
+        "a fault of sigma2kql itself",
+        "The program met something that it was not written for. Only this document is lost.",
+        "Please report it with the rule; SIGMA2KQL_DEBUG=1 shows where it happened.",
     ),
     # artifacts, native queries, deployment (E7xx, W7xx)
     "E701": Entry(

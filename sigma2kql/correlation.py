@@ -8,6 +8,7 @@ of pySigma (value_median, percentile, temporal expressions, a string for a list)
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -184,7 +185,7 @@ class CorrelationReader:
 
     def number(self, name: str, node: YamlNode) -> float | None:
         value = node.value if isinstance(node, YamlScalar) else None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value - value != 0:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
             self.report("E233", f"`{name}` must be a number", node)
             return None
         return value

@@ -84,6 +84,10 @@ def load(source: Source) -> tuple[Document, ...]:
         result = _read(source, index, document, templates)
         if result is not None:
             documents.append(result)
+    if not documents:
+        at = Span(source, composed[-1].start, composed[-1].start + 1)
+        lone = diagnostic("E117", "the file holds a template (`action`) and no rule that takes it", at)
+        documents.append(Broken(Origin(source, 0, at), Metadata(), (lone,)))
     return tuple(documents)
 
 

@@ -534,9 +534,9 @@ def _number(text: str) -> int | float | None:
     """The number whose canonical text this is, else None (leading zeros and 4624.0 are other texts)."""
     try:
         value = int(text) if text.lstrip("-").isdigit() else float(text)
+        return value if math.isfinite(value) and decimal_text(value) == text else None
     except (ValueError, OverflowError):
         return None
-    return value if math.isfinite(value) and decimal_text(value) == text else None
 
 
 def describe(field: FieldMap) -> str:

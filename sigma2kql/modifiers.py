@@ -8,6 +8,7 @@ never guessed. Source: Sigma specification 2.1, "Modifiers"; where it is silent,
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -402,7 +403,7 @@ def _order_faults(names: list[str], at: list[tuple[int, int]], keyword: bool) ->
 
 
 def read_value(node: YamlScalar) -> Test[Field]:
-    """A value without modifiers. Raises Refused for what Sigma has no meaning for (dates, infinity)."""
+    """A value without modifiers. Raises Refused for dates, infinity and numbers beyond what a real holds."""
     value = node.value
     if type(value) is str:
         return Text(unescape(value))
@@ -410,8 +411,10 @@ def read_value(node: YamlScalar) -> Test[Field]:
         return Null()
     if isinstance(value, bool):
         return Bool(value)
-    if isinstance(value, (int, float)) and value - value == 0:
+    if isinstance(value, (int, float)) and abs(value) <= sys.float_info.max:
         return Number("==", value)
+    if isinstance(value, int):
+        raise Refused("E221", f"no column holds a number of {len(node.text)} digits", "write it in quotes for the text")
     raise Refused("E221", f"`{node.text}` is not a value of the Sigma language", f"write '{node.text}' in quotes")
 
 

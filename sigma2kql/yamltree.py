@@ -231,7 +231,7 @@ class _Composer(_Parser):  # type: ignore[misc]
 
 _ANCHOR = re.compile(r"&(?<![^\s\[{,]&)[^\s,\[\]{}]+\s")  # starts with the literal: searched for at full speed
 _DOCUMENT = re.compile(r"^---(?=\s|$)", re.MULTILINE)
-_NOTHING = re.compile(r"(?:\s+|#[^\n]*|%[^\n]*|---(?=\s|$)|\.\.\.(?=\s|$))*\Z")
+_NOTHING = re.compile(r"(?:\s++|#[^\n]*+|%[^\n]*+|---(?=\s|$)|\.\.\.(?=\s|$))*+\Z")  # never tries a second way
 
 
 def compose(source: Source, max_size: int = MAX_SIZE) -> tuple[YamlDocument, ...]:

@@ -178,3 +178,10 @@ def test_values_are_what_pyyaml_reads(value: object, flow: bool) -> None:
     text = yaml.safe_dump({"v": value}, default_flow_style=flow, allow_unicode=True)
     (root,) = roots(text)
     assert plain(root) == {"v": value}
+
+
+def test_what_follows_a_broken_document_is_read_in_one_pass() -> None:
+    """Comments and blank lines before a text that is no comment: reading them a second way would double with each."""
+    text = "- a\nb: c\n---\n" + "        # a remark   \n\n" * 60 + "  x: y\n- z\n"
+    roots = [document.root for document in compose(Source("rule.yml", text))]
+    assert roots[-1] is None
