@@ -134,6 +134,18 @@ def test_values_that_a_table_does_not_tell_apart() -> None:
     )
 
 
+def test_a_file_name_that_stands_for_a_path_is_set_aside() -> None:
+    """Some rows hold `tool.exe` for a path that ends so: the event whose whole path is `tool.exe` has the same row."""
+    detection = "  s: {DestinationPort: 443}\n  f: {Image|endswith: '\\tool.exe'}\n  condition: s and not f\n"
+    found = subject("category: network_connection, product: windows", detection, "asim")
+    assert found.where is not None
+    assert found.table is not None
+    assert found.serve is not None
+    for image, told in (("tool.exe", True), ("other.exe", False), ("C:\\tool.exe", False), ("", False)):
+        event = {"DestinationPort": 443, "Image": image}
+        assert bool(synonym(found.where, event, found.table, found.serve, ["DestinationPort", "Image"])) == told
+
+
 CONTRADICTIONS = [
     "  s: {A: abc}\n  f: {A|contains: B}\n  condition: s and not f",
     "  s: {A: abc, B|contains: x}\n  t: {A: abd}\n  condition: s and t",

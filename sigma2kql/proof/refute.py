@@ -134,7 +134,7 @@ def one_sided(where: Expr[Field], room: Room, wanted: bool) -> str:
         whole = room.whole(event)
         if evaluate(where, whole) != wanted or not room.takes(event):
             continue
-        if wanted or not synonym(where, whole, room.table, room.serve, room.names):
+        if not synonym(where, whole, room.table, room.serve, room.names):
             return ""
     said = "; ".join(
         f"`{name}` is " + " or ".join(map(repr, values[:SHOWN])) + (" or ..." if len(values) > SHOWN else "")

@@ -125,15 +125,24 @@ class Room:
 
 
 def synonym(where: Expr[Field], event: Mapping[str, Any], table: Table, serve: Serve, names: Sequence[str]) -> str:
-    """Why the row of a near miss is also that of a match: of two values that the table does not tell apart."""
+    """Why the row of an event is also that of one with the other label: of two values that the table does not tell
+    apart, where the event does not match; of a file name that some rows hold in place of its path.
+    """
+    matches = evaluate(where, event)
     for name in names:
-        found = find_field(table, serve, name)
-        if isinstance(found, str) or not found.values or event.get(name) in (None, ""):
+        found, value = find_field(table, serve, name), text_of(event.get(name))
+        if isinstance(found, str) or not value:
             continue
-        own = next((p for v, p in found.values.items() if v.lower() == str(event[name]).lower()), None)
-        for value, predicate in found.values.items():
-            if predicate == own and evaluate(where, {**event, name: value}):
-                return f"{table.name} does not tell `{name}` {event[name]!r} from {value!r}"
+        if found.transform == "path_or_name" and not set("/\\") & set(value):
+            path = f"C:\\zq\\{value}"
+            if evaluate(where, {**event, name: path}) != matches:
+                return f"{table.name} does not tell `{name}` {value!r} from a path that ends so"
+        if matches or not found.values:
+            continue
+        own = next((p for v, p in found.values.items() if v.lower() == value.lower()), None)
+        for other, predicate in found.values.items():
+            if predicate == own and evaluate(where, {**event, name: other}):
+                return f"{table.name} does not tell `{name}` {event[name]!r} from {other!r}"
     return ""
 
 

@@ -135,7 +135,7 @@ def case_of(
         if is_unix(subject):
             fields.update({name: UNIX for name in PATHS if name in names and not fields.get(name)})
         expected = evaluate(where, fields)
-        if not expected and (told := synonym(where, fields, table, serve, names)):
+        if told := synonym(where, fields, table, serve, names):
             notes.append(f"{origin}: {told}")
             return None
     label = evaluate(where, fields) if expected is None else expected
