@@ -122,11 +122,12 @@ def case_of(
     table, serve, where = subject.table, subject.serve, subject.where
     assert table is not None and serve is not None and where is not None
     known = recognise(event)
-    if known.form is EventForm.TABLE_ROW and known.table in (table.name, table.builtin):
+    named = known.form is EventForm.TABLE_ROW and known.table in (table.name, table.builtin)
+    if named or (known.form is EventForm.SIGMA_FIELDS and is_row(event, table, serve, names)):
         shaped = raw_row(event, table)
         notes += [f"{origin}: {problem}" for problem in shaped.problems]
         if expected is None:
-            notes.append(f"{origin}: a row of the table has no label of its own")
+            notes.append(f"{origin}: a row of the table has no label of its own; give it under `match:` or `no_match:`")
             return None
         return Case(event, expected, origin, shaped.row, attack, raw=True)
     fields = sigma_fields(event)
@@ -148,6 +149,15 @@ def case_of(
     if row and None in fields_of(where, keywords=True):
         row = keyword_text(row, fields, table, serve)
     return Case(fields, label, origin, row, attack)
+
+
+def is_row(event: Mapping[str, Any], table: Table, serve: Serve, names: Sequence[str]) -> bool:
+    """Whether an event that names no table (no `Type`) is a row of this one all the same: it has columns of it alone,
+    not all of them Sigma's fields too, and none of the fields that the rule tests.
+    """
+    told = event.keys() - {table.time, "Type"}
+    plain = told - table.fields.keys() - serve.fields.keys()
+    return bool(plain) and told <= table.columns.keys() and told.isdisjoint(names)
 
 
 def completed(event: Mapping[str, Any], table: Table, serve: Serve, names: Sequence[str]) -> dict[str, Any]:
