@@ -123,7 +123,8 @@ def case_of(
     assert table is not None and serve is not None and where is not None
     known = recognise(event)
     named = known.form is EventForm.TABLE_ROW and known.table in (table.name, table.builtin)
-    if named or (known.form is EventForm.SIGMA_FIELDS and is_row(event, table, serve, names)):
+    made = origin.startswith(GENERATED)  # by Sigma's field names, whatever columns are called
+    if named or (known.form is EventForm.SIGMA_FIELDS and not made and is_row(event, table, serve, names)):
         shaped = raw_row(event, table)
         notes += [f"{origin}: {problem}" for problem in shaped.problems]
         if expected is None:
@@ -131,7 +132,7 @@ def case_of(
             return None
         return Case(event, expected, origin, shaped.row, attack, raw=True)
     fields = sigma_fields(event)
-    if expected is not None and origin.startswith(GENERATED):
+    if expected is not None and made:
         fields = completed(fields, table, serve, names)
         if is_unix(subject):
             fields.update({name: UNIX for name in PATHS if name in names and not fields.get(name)})
@@ -143,7 +144,7 @@ def case_of(
     shaped = shape(fields, table, serve, names)
     if shaped.problems:
         notes.append(f"{origin}: {'; '.join(shaped.problems)}")
-        if origin.startswith(GENERATED) or (shaped.foreign and expected is not True):
+        if made or (shaped.foreign and expected is not True):
             return None
     row: Mapping[str, Any] = {} if shaped.foreign else shaped.row
     if row and None in fields_of(where, keywords=True):
