@@ -15,12 +15,13 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from click.testing import CliRunner
 
 from sigma2kql import deploy
 from sigma2kql.artifacts import Settings
 from sigma2kql.artifacts.model import AlertRule, Detection, Entity, Hunt, Schedule
 from sigma2kql.catalogue import CATALOGUE
-from sigma2kql.cli import main
+from sigma2kql.cli import group, main
 from sigma2kql.deploy.services import Client, discreet, said
 from sigma2kql.deploy.wanted import found
 from sigma2kql.errors import Sigma2KqlError
@@ -629,8 +630,33 @@ def test_a_plan_against_an_exported_state(mock: Mock, run: Callable[..., Ran], t
     assert len(mock.asked) == asked
 
 
+def test_what_is_there_already_is_adopted_with_nothing_but_the_mark(run: Callable[..., Ran], tmp_path: Path) -> None:
+    """A template as the portal exports it is the state, and the rules too: read in, each is what it was."""
+    for number in range(2):
+        write(tmp_path / "rules", number, title=f"[Rule {number}]")
+    made = CliRunner().invoke(group, ["convert", "rules", "-f", "arm", "--bundle", "-o", "there.json"])
+    assert made.exit_code == 0, made.stderr
+    for paths in (["rules"], ["there.json"]):
+        ran = run("plan", "--state", "there.json", *paths, "-f", "json", target=())
+        assert changes(ran) == dict.fromkeys(IDS[:2], "foreign")
+        ran = run("plan", "--state", "there.json", "--adopt", *paths, "-f", "json", target=())
+        rows = json.loads(ran.out)["changes"]
+        assert [[d["property"] for d in row["differences"]] for row in rows] == [["description"]] * 2
+        assert all("owner: default" in row["differences"][0]["after"] for row in rows)
+
+
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[1]", '{"value": {}}', "[" * 100_000, '{"value": [], "nextLink": "https://x"}', "\xff"]
+    "text",
+    [
+        "",
+        "{}",
+        "[1]",
+        '{"resources": [1]}',
+        '{"value": {}}',
+        "[" * 100_000,
+        '{"value": [], "nextLink": "https://x"}',
+        "\xff",
+    ],
 )
 def test_a_state_that_is_none_is_refused(run: Callable[..., Ran], tmp_path: Path, text: str) -> None:
     write(tmp_path / "rules", 0)

@@ -123,7 +123,7 @@ def _without_tables_file(made: click.Command) -> click.Command:
     "--state",
     multiple=True,
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
-    help="Compare with an exported list (JSON as the list API answers) in place of the service (repeatable).",
+    help="Compare with an export in place of the service: a list API's answer or an ARM template (repeatable).",
 )
 @click.option("--exit-code", is_flag=True, help="Exit status 3 when there are changes (1 and 2 stay failures).")
 def _plan(form: str, exit_code: bool, **given: Any) -> int:

@@ -18,10 +18,12 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from sigma2kql import __version__
+from sigma2kql.artifacts.languages import map_texts
 from sigma2kql.artifacts.resources import RULE_VERSION, SEARCH_VERSION
 from sigma2kql.deploy.wanted import Collection, Found, Wanted, found
 from sigma2kql.engines.remote import default_credential, endpoint, shorten
 from sigma2kql.errors import Sigma2KqlError, fail
+from sigma2kql.exported import NAME, arm_plain
 
 SENTINEL = "https://management.azure.com"
 SENTINELS = frozenset((SENTINEL, "https://management.usgovcloudapi.net", "https://management.chinacloudapi.cn"))
@@ -220,7 +222,7 @@ class Defender:
 
 
 def read_state(paths: Iterable[Path], defender: bool) -> Iterator[Found]:
-    """What the list APIs answered, from files: an object with `value`, or the list alone. Raises E756."""
+    """What was exported: a list API's answer (an object with `value`, or the list alone) or a template. Raises E756."""
     for path in paths:
         try:
             if path.stat().st_size > MOST_STATE:
@@ -230,16 +232,35 @@ def read_state(paths: Iterable[Path], defender: bool) -> Iterator[Found]:
             raise fail("E756", f"cannot read {path}: {shorten(error)}") from None
         if isinstance(data, Mapping) and (data.get("nextLink") or data.get("@odata.nextLink")):
             raise fail("E756", f"{path} holds only the first page of a list", hint="put the pages' values into one")
-        items = data.get("value") if isinstance(data, Mapping) else data
+        items = _items(data)
         if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
-            raise fail("E756", f"{path} is no list of rules", hint="an object with `value`, as the list API answers")
+            raise fail(
+                "E756",
+                f"{path} is no list of rules",
+                hint="an object with `value` as the list API answers, or a template",
+            )
         yield from (found(_collection(item, defender), item) for item in items)
+
+
+def _items(data: Any) -> Any:
+    """The resources of a list answer, of a list alone, or of a template as the portal exports it."""
+    if not isinstance(data, Mapping):
+        return data
+    rows = data.get("resources")
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+        return data.get("value")
+    return [{**map_texts(row, arm_plain), "name": _name(str(row.get("name") or "")), "id": ""} for row in rows]
+
+
+def _name(text: str) -> str:
+    named = NAME.fullmatch(text)
+    return named[1] if named else text
 
 
 def _collection(item: Mapping[str, Any], defender: bool) -> Collection:
     if defender:
         return "detectionRules"
-    named = f"{item.get('type')} {item.get('id')}".lower()
+    named = f"{item.get('type')} {item.get('id')}".lower()  # a template's resources have their type alone
     return "savedSearches" if "savedsearches" in named else "alertRules"
 
 
