@@ -330,6 +330,15 @@ def test_one_fault_costs_one_rule(home: Path) -> None:
     assert codes == [["E710"], [], ["E718"], ["E718"]]
 
 
+def test_a_key_that_stands_twice_costs_the_rule_that_it_stands_in(home: Path) -> None:
+    text = write([RULE, NEAR], "arm", Settings()).replace('"severity": "Low"', '"severity": "Low",\n"severity": "High"')
+    (home / "x.json").write_text(text, encoding="utf-8")
+    rows = [json.loads(line) for line in call("x.json", "-f", "ndjson", status=1).stdout.splitlines()]
+    assert [[d["code"] for d in row["diagnostics"] if d["severity"] == "error"] for row in rows] == [[], ["E107"]]
+    line = rows[1]["diagnostics"][0]["line"]
+    assert text.splitlines()[line - 1] == '"severity": "High",'
+
+
 def test_a_name_that_only_a_deployment_knows_costs_the_id(home: Path) -> None:
     template = json.loads(ARM)
     template["resources"][0]["name"] = "[concat(parameters('workspace'), '/x/', guid('y'))]"
