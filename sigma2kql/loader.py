@@ -42,6 +42,7 @@ from sigma2kql.yamltree import (
 )
 
 MAX_MERGED = 4 * MAX_SIZE
+MAX_EXPORT = 10 * MAX_SIZE  # one file holds all the rules of a workspace
 MARKS = frozenset({"resources", "value", "properties", "queryCondition"})  # one of them is in every export
 
 Kind = Literal["detection", "correlation", "filter", "native"]
@@ -49,6 +50,8 @@ Kind = Literal["detection", "correlation", "filter", "native"]
 
 def decode(path: str, data: bytes, max_size: int = MAX_SIZE) -> Source:
     """The text of a file: UTF-8, with or without a byte order mark. Raises Sigma2KqlError (E101, E102, E103)."""
+    if path.endswith(".json"):
+        max_size = max(max_size, MAX_EXPORT)
     if len(data) > max_size:
         message = f"the file has {len(data):,} bytes; at most {max_size:,} are read"
         raise fail("E102", message, Span(Source(path, ""), 0, 0))

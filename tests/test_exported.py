@@ -15,11 +15,11 @@ from hypothesis import given, settings, strategies as st
 from sigma2kql.artifacts import Settings, merge, read_artifacts, write
 from sigma2kql.artifacts.model import AlertRule, Artifact, Detection, Entity, Hunt, Schedule
 from sigma2kql.cli import group
-from sigma2kql.errors import Source
+from sigma2kql.errors import Sigma2KqlError, Source
 from sigma2kql.jsontree import compose_json
-from sigma2kql.loader import load
+from sigma2kql.loader import decode, load
 from sigma2kql.model import Broken, NativeQuery
-from sigma2kql.yamltree import plain
+from sigma2kql.yamltree import MAX_SIZE, plain
 
 GUID = "0e95725d-7320-415d-80f7-0000000001{:02}"
 QUERY = "DeviceNetworkEvents\n| where RemoteUrl has @'\\tool'\n"
@@ -347,6 +347,13 @@ def test_a_name_that_only_a_deployment_knows_costs_the_id(home: Path) -> None:
     template["resources"][0]["name"] = "[concat(parameters('workspace'), '/../../evil')]"
     (home / "x.json").write_text(json.dumps(template), encoding="utf-8")
     assert "evil" not in call("x.json", "-f", "arm").stdout
+
+
+def test_an_export_may_be_larger_than_a_rule_file() -> None:
+    decode("x.json", b" " * (MAX_SIZE + 1))
+    for path, size in (("x.yml", MAX_SIZE), ("x.json", 10 * MAX_SIZE)):
+        with pytest.raises(Sigma2KqlError, match="E102"):
+            decode(path, b" " * (size + 1))
 
 
 def test_a_folder_is_searched_for_yaml_alone(home: Path) -> None:
