@@ -78,7 +78,7 @@ def decide_common(
     notes: Notes,
 ) -> Common:
     meta = compiled.document.meta
-    found = _attack(meta, settings, reviewed=bool(limits.tactics), notes=notes)
+    found = _attack(compiled, settings, reviewed=bool(limits.tactics), notes=notes)
     if limits.tactics:
         found, out = attack.limit(found, limits.tactics, limits.techniques)
         if out:
@@ -138,9 +138,9 @@ def severity_of(compiled: Compiled) -> str:
     return str(table["levels"].get((compiled.document.meta.level or "").lower(), table["default"]))
 
 
-def _attack(meta: Metadata, settings: Settings, *, reviewed: bool, notes: Notes) -> attack.Attack:
+def _attack(compiled: Compiled, settings: Settings, *, reviewed: bool, notes: Notes) -> attack.Attack:
     """`reviewed`: the format is that of Azure-Sentinel's repository, whose checks ask for tactic and technique."""
-    found = attack.from_tags(meta.tags)
+    found = attack.from_tags(compiled.document.meta.tags)
     if settings.tactics is not None or settings.techniques is not None:
         found = attack.resolve(
             found.tactics if settings.tactics is None else settings.tactics,
@@ -151,13 +151,12 @@ def _attack(meta: Metadata, settings: Settings, *, reviewed: bool, notes: Notes)
         notes.say("W753", f"not known to Sentinel, left out: {', '.join(map(clean_line, found.unknown))}")
     lacking = [what for what, has in (("tactic", found.tactics), ("technique", found.techniques)) if not has]
     if lacking:
-        tag, key = ("attack.<tactic>", "tactics") if not found.tactics else ("attack.t<number>", "relevantTechniques")
-        note = diagnostic(
-            "W754",
-            f"no ATT&CK {' and no '.join(lacking)}: Azure-Sentinel's checks ask for at least one",
-            notes.span,
-            f"tag the rule `{tag}`, or set `{key}` under `sigma2kql:` in it or its fallback in the configuration",
-        )
+        message = f"no ATT&CK {' and no '.join(lacking)}: Azure-Sentinel's checks ask for at least one"
+        tag, key = ("<tactic>", "tactics") if not found.tactics else ("t<number>", "relevantTechniques")
+        native = isinstance(compiled.document, NativeQuery)
+        way = f"state `{key}`" if native else f"tag the rule `attack.{tag}`, or set `{key}` under its `sigma2kql:`"
+        fallback = "fallbackTactics" if not found.tactics else "fallbackTechniques"
+        note = diagnostic("W754", message, notes.span, f"{way}, or `{fallback}` in the configuration")
         notes.append(note if reviewed else replace(note, severity="info"))
     return found
 
