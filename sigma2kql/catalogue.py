@@ -161,7 +161,7 @@ CATALOGUE: dict[str, Entry] = {
     "E117": Entry(
         "error",
         "a template without a rule",
-        "A document with `action: global` or `reset` gives no query: it is merged into the rules that follow it in its file.",
+        "A document with `action: global` or `reset` gives no query: it is merged into the rules that follow it.",
         "Write the rules after it, separated by `---`, or remove `action`.",
     ),
     "W101": Entry(

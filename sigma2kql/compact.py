@@ -55,27 +55,5 @@ def _plain(leaf: Match[Column]) -> bool:
 
 
 def _folded(column: Column, found: list[Match[Column]]) -> Match[Column]:
-    shapes = [shape(leaf.test) for leaf in found if isinstance(leaf.test, Text)]
-    texts = [one[1] for one in shapes if one is not None]
-    patterns = [wildcard_regex(leaf.test.parts, True) for leaf in found if isinstance(leaf.test, Text)]
-    cased = any(text.lower() != text.upper() for text in texts)
-    return Match(column, KustoRegex(_alternation(patterns), "i" if cased else ""), found[0].span)
-
-
-def _alternation(patterns: list[str]) -> str:
-    """The patterns joined, what all begin with written once."""
-    start = _common(patterns)
-    rest = [pattern[len(start) :] for pattern in patterns]
-    return "|".join(patterns) if not start else f"{start}(?:{'|'.join(rest)})"
-
-
-def _common(patterns: list[str]) -> str:
-    """The longest common beginning that ends in plain letters or digits after which no escape or operator is cut."""
-    start = 0
-    first, last = min(patterns), max(patterns)
-    while start < len(first) and start < len(last) and first[start] == last[start]:
-        start += 1
-    text = first[:start]
-    while text and (text.endswith("\\") or text[-1] == "^"):
-        text = text[:-1]
-    return text if len(text) > 3 else ""
+    shapes = [leaf.test.parts for leaf in found if isinstance(leaf.test, Text)]
+    return Match(column, KustoRegex(wildcard_regex(shapes, False)), found[0].span)

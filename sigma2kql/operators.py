@@ -149,7 +149,7 @@ def folds(leaf: Match[Column]) -> str | None:
     """The kind of list that this test may join with others on the same column in an `or`, if any."""
     test = leaf.test
     if isinstance(test, Text):
-        return _list_of(test.parts, test.cased) if len(test.parts) == 1 else None
+        return _list_of(test.parts, test.cased)
     match test:
         case Number("=="):
             return "number" if leaf.subject.type in _NUMERIC else "cased"
@@ -160,8 +160,11 @@ def folds(leaf: Match[Column]) -> str | None:
 
 
 def _list_of(parts: tuple[Part, ...], cased: bool) -> str | None:
-    (text,) = parts
-    if not isinstance(text, str):
+    plain = _shape(parts)
+    if plain is None:
+        return None if parts in ((), (ANY,)) or _ends(parts) else "wild cased" if cased else "wild"
+    how, text = plain
+    if how != "equals":
         return None
     if not cased and _folds_beyond_ascii(text):
         return "lower"
@@ -178,6 +181,8 @@ def choice(kind: str, group: Sequence[Match[Column]], opposite: bool = False) ->
     if kind == "number":
         values = tuple(_number(m.test.value) for m in group if isinstance(m.test, Number))
         return Listed(f"{column.text} {_LISTS[True][opposite]} (", values, ")")
+    if kind in ("wild", "wild cased"):
+        return None if opposite else _wildcards(column, [m.test for m in group if isinstance(m.test, Text)])
     texts = tuple(dict.fromkeys(_whole(m) for m in group))
     if kind == "lower":
         return Listed(
@@ -245,14 +250,11 @@ def _text(column: Column, test: Text, opposite: bool) -> Piece | None:
         return Atom(_presence(column, present=not opposite))
     if opposite:
         return None
-    match test.parts:
-        case (str(start), any_, str(end)) if any_ is ANY and not _meet(start, end):
-            first = _compare(column, "startswith", start, test.cased, False)
-            last = _compare(column, "endswith", end, test.cased, False)
-            return Chain("and", (first, last))
-    from sigma2kql.regex import wildcard_regex
-
-    return Atom(_regex(column, wildcard_regex(test.parts, test.cased)))  # holds a character: matches no empty text
+    if (ends := _ends(test.parts)) is not None:
+        first = _compare(column, "startswith", ends[0], test.cased, False)
+        last = _compare(column, "endswith", ends[1], test.cased, False)
+        return Chain("and", (first, last))
+    return _wildcards(column, [test])
 
 
 def _compare(column: Column, how: Shape, text: str, cased: bool, opposite: bool) -> Atom:
@@ -262,6 +264,21 @@ def _compare(column: Column, how: Shape, text: str, cased: bool, opposite: bool)
     elif how == "equals" and _caseless(text):
         cased = True  # the same result; works on an index lookup of the exact text
     return Atom(f"{subject} {_OPERATORS[how, cased][opposite]} {quoted(text)}")
+
+
+def _wildcards(column: Column, tests: Sequence[Text]) -> Atom:
+    """Texts of one case with wildcards inside, any of them; each holds a character, so no empty text matches."""
+    from sigma2kql.regex import wildcard_regex
+
+    return Atom(_regex(column, wildcard_regex([test.parts for test in tests], tests[0].cased)))
+
+
+def _ends(parts: tuple[Part, ...]) -> tuple[str, str] | None:
+    """Begin and end of a text, where both can be tested by themselves."""
+    match parts:
+        case (str(start), any_, str(end)) if any_ is ANY and not _meet(start, end):
+            return start, end
+    return None
 
 
 def _meet(start: str, end: str) -> bool:

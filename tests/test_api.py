@@ -1,4 +1,4 @@
-"""The stages composed: what is wrong with one document costs no other, not even where the program itself is at fault."""
+"""The stages composed: what is wrong with one document costs no other, not even a fault of the program."""
 
 from __future__ import annotations
 

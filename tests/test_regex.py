@@ -307,12 +307,27 @@ def test_required_literals_without_case() -> None:
     ],
 )
 def test_wildcard_regex(parts: tuple[Part, ...], cased: bool, expected: str) -> None:
-    assert wildcard_regex(parts, cased) == expected
+    assert wildcard_regex([parts], cased) == expected
+
+
+@pytest.mark.parametrize(
+    ("shapes", "cased", "expected"),
+    [
+        ([(ANY, " ", OneOf("-/"), "ma ", ANY), (ANY, " ", OneOf("-/"), "mini ", ANY)], False, "(?i) [/-](?:ma|mini) "),
+        ([(ANY, "1", ONE), (ANY, "3", ONE)], False, "(?s)(?:1|3).$"),
+        ([("a", ANY, "b"), (ANY, "c", ONE, ANY)], True, "(?s)^a.*b$|c."),
+        ([(ANY, "see", ANY), (ANY, "seen", ANY), (ANY, "been", ANY)], True, "see|seen|been"),
+        ([(ANY, "x.1", ANY), (ANY, "x.2", ANY)], True, r"x\.(?:1|2)"),
+        ([(ANY, "a", ANY), (ANY, "a", ANY)], True, "a|a"),
+    ],
+)
+def test_a_regex_for_several_shapes(shapes: list[tuple[Part, ...]], cased: bool, expected: str) -> None:
+    assert wildcard_regex(shapes, cased) == expected
 
 
 def test_a_placeholder_has_no_regex() -> None:
     with pytest.raises(ValueError, match="admins"):
-        wildcard_regex((Placeholder("admins"),), False)
+        wildcard_regex([(Placeholder("admins"),)], False)
 
 
 PIECES = st.one_of(
@@ -324,8 +339,24 @@ PIECES = st.one_of(
 @given(st.lists(PIECES, max_size=5), st.booleans(), st.text(ALPHABET, max_size=8))
 def test_wildcard_regex_means_the_shape(re2: object, parts: list[Part], cased: bool, text: str) -> None:
     shape = tuple(p for i, p in enumerate(parts) if not (p is ANY and i and parts[i - 1] is ANY))
-    pattern = wildcard_regex(shape, cased)
+    pattern = wildcard_regex([shape], cased)
     expected = search("(?s" + "i" * (not cased) + ")^" + "".join(_slow(p) for p in shape) + r"\z", text)
+    assert search(pattern, text) == expected
+    assert re2(pattern, text) == expected  # type: ignore[operator]
+
+
+SHAPES = st.lists(PIECES, min_size=1, max_size=4).map(
+    lambda parts: tuple(p for i, p in enumerate(parts) if not (p is ANY and i and parts[i - 1] is ANY))
+)
+
+
+@RELAXED
+@given(st.lists(SHAPES, min_size=2, max_size=4), st.booleans(), st.text(ALPHABET, max_size=8))
+def test_a_regex_for_several_shapes_means_any_of_them(
+    re2: object, shapes: list[tuple[Part, ...]], cased: bool, text: str
+) -> None:
+    pattern = wildcard_regex(shapes, cased)
+    expected = any(search(wildcard_regex([shape], cased), text) for shape in shapes)
     assert search(pattern, text) == expected
     assert re2(pattern, text) == expected  # type: ignore[operator]
 

@@ -59,22 +59,42 @@ def _tree(pattern: str, flags: str = "") -> Node:
     return parse(pattern, flags)
 
 
-def wildcard_regex(parts: tuple[Part, ...], cased: bool) -> str:
-    """A Kusto regex that holds for exactly the texts of this shape (`Text` of the model).
+def wildcard_regex(shapes: Iterable[tuple[Part, ...]], cased: bool) -> str:
+    """A Kusto regex that holds for exactly the texts of any of these shapes (`Text` of the model).
 
-    The leading or trailing run of any characters goes with its anchor. A Placeholder is a ValueError.
+    What all of them begin and end with is written once. A Placeholder is a ValueError.
     """
-    inner = parts[1:] if parts[:1] == (ANY,) else parts
-    body = "".join(map(_wildcard_part, inner[:-1] if inner[-1:] == (ANY,) else inner))
-    letters = [] if cased else [p if isinstance(p, str) else p.chars for p in parts if isinstance(p, str | OneOf)]
-    fold = any(c.lower() != c.upper() for text in letters for c in text)
-    flags = "i" * fold + "s" * any(p is ANY or p is ONE for p in inner[: len(inner) - (inner[-1:] == (ANY,))])
-    start = "^" if parts[:1] != (ANY,) else ""
-    end = "$" if parts[-1:] != (ANY,) else ""
-    return f"(?{flags})" * bool(flags) + start + body + end
+    shapes = tuple(shapes)
+    found = [_anchored(parts) for parts in shapes]
+    folds = not cased and any(c.lower() != c.upper() for parts in shapes for c in _letters(parts))
+    flags = "i" * folds + "s" * any(part is ANY or part is ONE for parts in found for part in parts)
+    if len(found) > 1 and (_agree(found, 0) or _agree(found, -1)):
+        text = _alternatives([_units(parts) for parts in found])
+    else:
+        text = "|".join(["".join(map(_wildcard_part, parts)) for parts in found])
+    return f"(?{flags})" * bool(flags) + text
 
 
-def _wildcard_part(part: Part) -> str:
+def _agree(found: list[tuple[Part | Edge, ...]], end: int) -> bool:
+    """Whether all begin (0) or end (-1) with the same character or wildcard."""
+    edges = {part[end] if isinstance(part := parts[end], str) else part for parts in found if parts}
+    return len(edges) == 1
+
+
+def _anchored(parts: tuple[Part, ...]) -> tuple[Part | Edge, ...]:
+    """With `^` and `$`; a leading or trailing run of any characters goes with its anchor."""
+    inner = parts[1:] if parts[:1] == (ANY,) else (_FROM_START, *parts)
+    return (*inner, _TO_END) if parts[-1:] != (ANY,) else inner[:-1]
+
+
+_FROM_START, _TO_END = Edge("start", "^"), Edge("end", "$")
+
+
+def _letters(parts: tuple[Part, ...]) -> str:
+    return "".join([p if isinstance(p, str) else p.chars for p in parts if isinstance(p, str | OneOf)])
+
+
+def _wildcard_part(part: Part | Edge) -> str:
     match part:
         case str():
             if not part.isprintable():
@@ -82,10 +102,38 @@ def _wildcard_part(part: Part) -> str:
             return part.translate(_ESCAPES) if _SPECIAL.search(part) else part
         case OneOf(chars):
             return _write_set(Set(tuple((c, c) for c in chars)))
+        case Edge(_, text):
+            return text
         case Placeholder(name):
             raise ValueError(f"placeholder %{name}% is not replaced")
         case _:
             return ".*" if part is ANY else "."
+
+
+def _units(parts: Iterable[Part | Edge]) -> list[str]:
+    """The pieces of a pattern that cannot be divided."""
+    return [_wildcard_part(unit) for part in parts for unit in (part if isinstance(part, str) else (part,))]
+
+
+def _alternatives(found: list[list[str]]) -> str:
+    """`found` joined by `|` between what all begin and end with; no word is cut."""
+    start = _common(found)
+    end = _common([units[start:][::-1] for units in found])
+    middles = ["".join(units[start : len(units) - end]) for units in found]
+    head, tail = "".join(found[0][:start]), "".join(found[0][len(found[0]) - end :])
+    return f"{head}(?:{'|'.join(middles)}){tail}" if head or tail else "|".join(middles)
+
+
+def _common(found: list[list[str]]) -> int:
+    """How many units all begin with, and none ends with; the next is not in the middle of a word."""
+    first, last = min(found), max(found)
+    count = 0
+    while count < len(first) - 1 and count < len(last) - 1 and first[count] == last[count]:
+        count += 1
+    count = max(0, min(count, *(len(units) - 1 for units in found)))
+    while count and first[count - 1].isalnum() and any(units[count].isalnum() for units in found):
+        count -= 1
+    return count
 
 
 # --------------------------------------------------------------------------------------------------------------------
