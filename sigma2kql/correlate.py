@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from sigma2kql.condition import Condition, Joined, Named, parse
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic, did_you_mean
 from sigma2kql.kql import emit
-from sigma2kql.literals import identifier, is_word, quoted
+from sigma2kql.literals import decimal_text, identifier, is_word, quoted
 from sigma2kql.mapping import Mapped
 from sigma2kql.model import Column, Compiled, Correlation, Document, Reference, Rule, Verdict
 
@@ -115,7 +115,7 @@ class _Builder:
 
     def keys(self, correlation: Correlation) -> list[str]:
         """The names of the group-by columns in the query."""
-        return [_name(reference.name) for reference in correlation.group_by]
+        return [column_name(reference.name) for reference in correlation.group_by]
 
     # -- one correlation ---------------------------------------------------------------------------------------------
 
@@ -150,10 +150,11 @@ class _Builder:
             return _Part(name, "\n".join([lines, self._carried(correlation, found, name, reference)]), tuple(mapped))
         one = self.map_one(found)
         fields = {
-            _name(ref.name): (self._field(correlation, ref.name, found, reference), ref) for ref in correlation.group_by
+            column_name(ref.name): (self._field(correlation, ref.name, found, reference), ref)
+            for ref in correlation.group_by
         }
         for value in correlation.threshold.fields if correlation.threshold else ():
-            fields.setdefault(_name(value), (value, reference))
+            fields.setdefault(column_name(value), (value, reference))
         wanted = [f"{RULE} = {quoted(name)}"]
         if correlation.type == "temporal_ordered":
             wanted.append(f"{STEP} = {1 + list(dict.fromkeys(correlation.rules)).index(reference)}")
@@ -172,14 +173,16 @@ class _Builder:
         if correlation.type == "temporal_ordered":
             made.append(f"{STEP} = {1 + list(dict.fromkeys(correlation.rules)).index(reference)}")
         known = self.keys(inner)
-        values = correlation.threshold.fields if correlation.threshold else ()
-        for field in (*(ref.name for ref in correlation.group_by), *values):
-            own = _name(self._field(correlation, field, inner, reference))
+        wanted = {ref.name: self._field(correlation, ref.name, inner, reference) for ref in correlation.group_by}
+        for value in correlation.threshold.fields if correlation.threshold else ():
+            wanted.setdefault(value, value)
+        for field, source in wanted.items():
+            own = column_name(source)
             if own not in known:
                 message = f"`{reference.name}` is a correlation that does not group by `{field}`"
                 raise Sigma2KqlError([diagnostic("E407", message, reference.span, "add it to its group-by")])
-            if own != _name(field):
-                made.append(f"{_name(field)} = {own}")
+            if own != column_name(field):
+                made.append(f"{column_name(field)} = {own}")
         return f"| extend {', '.join(made)}"
 
     def _field(self, correlation: Correlation, name: str, rule: Rule | Correlation, reference: Reference) -> str:
@@ -213,7 +216,7 @@ class _Builder:
         kind, span = correlation.type, _span(correlation.timespan)
         bounds = correlation.threshold.bounds if correlation.threshold else ()
         if kind == "temporal_ordered":
-            return self._ordered(correlation, parts, matches, time)
+            return self._ordered(correlation, parts, matches, time, nested)
         if kind == "temporal" and only_all(bounds, len(parts)):
             bounds = (("gte", len(parts)),)
         few = any(op in ("lt", "lte", "eq", "neq") for op, _ in bounds) and not any(
@@ -243,7 +246,7 @@ class _Builder:
         self.lets[name] = body
         return name
 
-    def _ordered(self, correlation: Correlation, parts: list[_Part], matches: str, time: str) -> str:
+    def _ordered(self, correlation: Correlation, parts: list[_Part], matches: str, time: str, nested: bool) -> str:
         """The rules in order within the window; a newer first step replaces the older. Of the same time, any order."""
         bounds = correlation.threshold.bounds if correlation.threshold else ()
         names = [reference.name for reference in correlation.rules]
@@ -265,7 +268,10 @@ class _Builder:
             steps.append(f"    step step{number}{output}: {test} => FirstSeen = {first};")
         order = ", ".join(f"{column} asc" for column in (*keys, time, STEP))
         scan = "\n".join(["scan declare (FirstSeen: datetime) with (", *steps, ")"])
-        return f"{matches}\n| sort by {order}\n| {scan}\n| project {', '.join([time, 'FirstSeen', *keys])}"
+        last = f"project {', '.join([time, 'FirstSeen', *keys])}"
+        if nested:
+            last = f"summarize FirstSeen = max(FirstSeen) by {', '.join([*keys, time])}"
+        return f"{matches}\n| sort by {order}\n| {scan}\n| {last}"
 
 
 def _slid(name: str, keys: list[str], time: str, span: str, measure: _Measure) -> str:
@@ -286,31 +292,33 @@ def _slid(name: str, keys: list[str], time: str, span: str, measure: _Measure) -
 def _counted(matches: str, keys: list[str], time: str, span: str, number: int, nested: bool) -> str:
     """At least `number` events within the span: the event `number - 1` before is in the same group and near enough.
 
-    One row a group; `nested` in another correlation, which looks at times, a row for each time the count is reached.
+    One row a group; `nested` in another correlation, which looks at times, one for each time the count is reached.
     """
-    if number <= 1 and nested:
-        return matches
+    by = f" by {', '.join(keys)}" if keys else ""
+    at = f" by {', '.join([*keys, time])}"
+    some = (
+        "" if keys else "\n| where isnotnull(FirstSeen)"
+    )  # over no rows and without groups it is one row all the same
     if number <= 1:
-        return f"{matches}\n| summarize {time} = max({time}), FirstSeen = min({time}), EventCount = count()" + (
-            f" by {', '.join(keys)}" if keys else ""
-        )
+        if nested:
+            return f"{matches}\n| distinct {', '.join([*keys, time])}"
+        every = f"{time} = max({time}), FirstSeen = min({time}), EventCount = count()"
+        return f"{matches}\n| summarize {every}{by}{some}"
     order = ", ".join([*(f"{key} asc" for key in keys), f"{time} asc"])
     same = "".join(f" and prev({key}, {number - 1}) == {key}" for key in keys)
-    by = f" by {', '.join(keys)}" if keys else ""
-    each = f"project {', '.join([time, 'FirstSeen', *keys])}"
-    group = f"summarize FirstSeen = min(FirstSeen), {time} = max({time}){by}"
+    group = f"FirstSeen = min(FirstSeen), {time} = max({time}){by}{some}"
     return (
         f"{matches}\n| sort by {order}\n"
         f"| extend FirstSeen = prev({time}, {number - 1}), SameGroup = isnotnull(prev({time}, {number - 1})){same}\n"
         f"| where SameGroup and {time} - FirstSeen <= {span}\n"
-        f"| {each if nested else group}"
+        f"| summarize {f'FirstSeen = min(FirstSeen){at}' if nested else group}"
     )
 
 
 def _measure(correlation: Correlation, bounds: Sequence[tuple[str, float]], parts: list[_Part], time: str) -> _Measure:
     """What a window is summarised to, and the test on it."""
     threshold = correlation.threshold
-    fields = [_name(field) for field in threshold.fields] if threshold else []
+    fields = [column_name(field) for field in threshold.fields] if threshold else []
     value = fields[0] if len(fields) == 1 else f"strcat({', '.join(_between(fields))})" if fields else RULE
     match correlation.type:
         case "event_count":
@@ -324,7 +332,7 @@ def _measure(correlation: Correlation, bounds: Sequence[tuple[str, float]], part
             text = f"ValueAvg = avg(todouble({value}))"
         case "value_percentile" | "value_median":
             percent = 50 if correlation.type == "value_median" else (threshold.percentile if threshold else None) or 0
-            text = f"ValuePercentile = percentile(todouble({value}), {percent:g})"
+            text = f"ValuePercentile = percentile(todouble({value}), {decimal_text(percent)})"
         case _:
             if correlation.expression is not None:
                 references = dict.fromkeys(reference.name for reference in correlation.rules)
@@ -334,7 +342,7 @@ def _measure(correlation: Correlation, bounds: Sequence[tuple[str, float]], part
     name = text.split(" ", 1)[0]
     if not bounds:
         return _Measure(text, f"{name} >= {len(parts)}")
-    return _Measure(text, " and ".join(f"{name} {_OPERATORS[op]} {number:g}" for op, number in bounds))
+    return _Measure(text, " and ".join(f"{name} {_OPERATORS[op]} {decimal_text(number)}" for op, number in bounds))
 
 
 def only_all(bounds: Sequence[tuple[str, float]], count: int) -> bool:
@@ -424,7 +432,7 @@ def _one_text(columns: tuple[Column, ...]) -> str:
     return texts[0] if len(texts) == 1 else f"coalesce({', '.join(texts)})"
 
 
-def _name(field: str) -> str:
+def column_name(field: str) -> str:
     """A Sigma field's name as a column of the query."""
     word = re.sub(r"[^A-Za-z0-9_]", "_", field)
     return identifier(word) if is_word(word) else f"_{word}"

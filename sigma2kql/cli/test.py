@@ -17,10 +17,18 @@ from sigma2kql.api import Compiler, Input, Options, load_input, read_inputs
 from sigma2kql.cli.common import compile_options, load_config, make_options, progress, standard_input, use_color
 from sigma2kql.errors import Diagnostic, Sigma2KqlError
 from sigma2kql.kql import emit
-from sigma2kql.model import Compiled, Document, Rule
+from sigma2kql.model import Compiled, Correlation, Document, Rule
 from sigma2kql.proof import Result, Subject, summary
+from sigma2kql.proof.correlated import fed
 from sigma2kql.proof.prove import prove
-from sigma2kql.proof.rule_events import Attack, Labelled, events_to_hunt, recorded_attacks, stated_for
+from sigma2kql.proof.rule_events import (
+    Attack,
+    Labelled,
+    events_to_hunt,
+    recorded_attacks,
+    stated_for,
+    streams_for,
+)
 from sigma2kql.report import printable, render
 
 WITHOUT = "no events"
@@ -95,12 +103,22 @@ def _subjects(
         rules = sum(isinstance(document, Rule) for document in documents)
         for document in documents:
             done = compiler.compile(document)
-            stated = stated_for(document.origin.source.path, document.meta, rules > 1, attacks)
             subject = _mapped(compiler, document, done)
-            yield replace(subject, events=stated.events + hunted, attacks=stated.attacks, problems=stated.problems)
+            path, meta = document.origin.source.path, document.meta
+            correlates = isinstance(document, Correlation)
+            stated = streams_for(path, meta) if correlates else stated_for(path, meta, rules > 1, attacks)
+            yield replace(
+                subject,
+                events=stated.events + hunted,
+                attacks=stated.attacks,
+                problems=stated.problems,
+                streams=stated.streams,
+            )
 
 
 def _mapped(compiler: Compiler, document: Document, done: Compiled) -> Subject:
+    if isinstance(document, Correlation) and done.kql is not None:
+        return fed(compiler, done)
     if not isinstance(document, Rule) or done.query is None:
         return Subject(done)
     if done.kql is None:  # a rule that only feeds a correlation is judged by the query that it would have

@@ -9,13 +9,26 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sigma2kql.model import Compiled, Expr, Field, Serve, Table
-from sigma2kql.proof.rule_events import Attack, Labelled
+from sigma2kql.mapping import Mapped
+from sigma2kql.model import Compiled, Correlation, Expr, Field, Rule, Serve, Table
+from sigma2kql.proof.rule_events import Attack, Labelled, Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A rule that feeds a correlation: its tree over Sigma's fields, and where it is mapped to."""
+
+    rule: Rule
+    where: Expr[Field]
+    mapped: Mapped
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A rule to prove: its result, its tree over Sigma's fields, where it is mapped to, and its events."""
+    """A rule to prove: its result, its tree over Sigma's fields, where it is mapped to, and its events.
+
+    Of a correlation: the rules that feed it, the correlations in between, and its events in streams.
+    """
 
     compiled: Compiled
     where: Expr[Field] | None = None
@@ -24,6 +37,9 @@ class Subject:
     events: tuple[Labelled, ...] = ()
     attacks: tuple[Attack, ...] = ()
     problems: tuple[str, ...] = ()
+    feeds: tuple[Feed, ...] = ()
+    inner: tuple[Correlation, ...] = ()
+    streams: tuple[Stream, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from sigma2kql.model import (
 )
 from sigma2kql.proof import Counterexample, Result, Subject, outcome
 from sigma2kql.proof.cells import read_column
+from sigma2kql.proof.correlated import prove_correlation
 from sigma2kql.proof.refute import contradiction, one_sided
 from sigma2kql.proof.rows import Case, case_of, fields_of, room_of, rows_of
 from sigma2kql.simplify import leaves
@@ -83,6 +84,10 @@ def _prove_chunk(subjects: Sequence[Subject], count: int, seed: str) -> list[Res
     for number, subject in enumerate(subjects):
         if (skipped := _skipped(subject)) is not None:
             results[number] = skipped
+            continue
+        if subject.feeds:
+            started = time.perf_counter()
+            results[number] = replace(prove_correlation(subject, count, seed), seconds=time.perf_counter() - started)
             continue
         assert subject.table is not None
         assert subject.compiled.query is not None
@@ -152,7 +157,7 @@ def _skipped(subject: Subject) -> Result | None:
         return outcome(subject, "skipped", f"not converted: {errors[0].code} {errors[0].message}")
     if compiled.kql is None:
         return outcome(subject, "skipped", "gives no query of its own")
-    if subject.table is None or subject.where is None or compiled.query is None:
+    if not subject.feeds and (subject.table is None or subject.where is None or compiled.query is None):
         return outcome(subject, "skipped", "no detection rule: there is no tree to judge events by")
     return None
 

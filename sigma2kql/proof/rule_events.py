@@ -11,6 +11,9 @@ The form, in `<rule>.events.yml`, `.yaml` or `.json` and under `tests:`
 
 A file for several rules has such a map for each, by the rule's id or title. `<rule>.events.ndjson` has one event a
 line: `{"expect": "match", "event": {...}, "rule": "<id or title, where the file has several>"}`.
+
+A correlation is judged on streams, each a list of events. An event names its own time, or it is one second after the
+one before; `{event: {...}, times: 20, every: 10s, after: 5m, rule: name}` repeats one, and says for which rule it is.
 """
 
 from __future__ import annotations
@@ -39,6 +42,15 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
+class Stream:
+    """Events for a correlation, and whether it must fire on them (None: the reference says)."""
+
+    events: tuple[Mapping[str, Any], ...]
+    expected: bool | None
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
 class Attack:
     """Events recorded together, of which so many must match (None: at least one)."""
 
@@ -54,6 +66,7 @@ class Stated:
     events: tuple[Labelled, ...] = ()
     attacks: tuple[Attack, ...] = ()
     problems: tuple[str, ...] = ()
+    streams: tuple[Stream, ...] = ()
 
 
 def stated_for(path: str, meta: Metadata, several: bool, attacks: Mapping[str, list[Attack]]) -> Stated:
@@ -70,6 +83,40 @@ def stated_for(path: str, meta: Metadata, several: bool, attacks: Mapping[str, l
     if "tests" in meta.custom:
         _from_map(meta.custom["tests"], f"{path}: tests", events, problems)
     return Stated(tuple(events), tuple(attacks.get(meta.id or "", ())), tuple(problems))
+
+
+def streams_for(path: str, meta: Metadata) -> Stated:
+    """The streams of one correlation: under its id or title in a file beside it, or under its key `tests`."""
+    streams: list[Stream] = []
+    problems: list[str] = []
+    own = Path(path)
+    names = {name for name in (meta.id, meta.title) if name}
+    try:
+        files = [p for suffix in SUFFIXES[:3] if (p := own.with_name(own.stem + suffix)).is_file()]
+    except (OSError, ValueError):
+        files = []
+    for file in files:
+        try:
+            documents = [found.data for found in read_events(file)]
+        except Sigma2KqlError:
+            continue  # the rules of the file say so
+        for part in (document[name] for document in documents for name in document if name in names):
+            _streams(part, str(file), streams, problems)
+    if "tests" in meta.custom:
+        _streams(meta.custom["tests"], f"{path}: tests", streams, problems)
+    return Stated(problems=tuple(problems), streams=tuple(streams))
+
+
+def _streams(value: Any, origin: str, streams: list[Stream], problems: list[str]) -> None:
+    if not isinstance(value, Mapping) or not value.keys() <= LABELS.keys():
+        problems.append(f"{origin}: must be a map with `match` and `no_match`")
+        return
+    for label, listed in value.items():
+        for number, events in enumerate(listed if isinstance(listed, list) else [listed], 1):
+            if isinstance(events, list) and events and all(isinstance(event, Mapping) for event in events):
+                streams.append(Stream(tuple(events), LABELS[label], f"{origin}: {label} {number}"))
+            else:
+                problems.append(f"{origin}: {label} {number} is no list of events")
 
 
 def _from_file(file: Path, meta: Metadata, several: bool, events: list[Labelled], problems: list[str]) -> None:
