@@ -253,13 +253,13 @@ class _Mapper:
 
     def _caveats(self) -> tuple[str, ...]:
         """The sources behind the table whose rows differ, for the fields of the rule and for the table itself."""
-        found = [text for text in (self.table.caveat, self.serve.caveat) if text]
+        found: list[str] = []
         for name, field in self.maps.items():
             for one in (field, *(case for _, case in field.cases)):
                 told = one.caveat if one.transform not in SELECTIVE or name in self.notes.concerned else ""
                 if told:
                     found.append(f"`{name}`: {told}")
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys((*found, *filter(None, (self.serve.caveat, self.table.caveat)))))
 
     # -- fields ------------------------------------------------------------------------------------------------------
 
