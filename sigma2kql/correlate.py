@@ -212,7 +212,7 @@ class _Builder:
 
     def _window(self, correlation: Correlation, parts: list[_Part], matches: str, time: str, nested: bool) -> str:
         keys = self.keys(correlation)
-        matches += "".join(f"\n| where isnotempty({key})" for key in keys)
+        matches += "".join(f"\n| where isnotempty({key})" for key in keys) + _valued(correlation, keys)
         kind, span = correlation.type, _span(correlation.timespan)
         bounds = correlation.threshold.bounds if correlation.threshold else ()
         if kind == "temporal_ordered":
@@ -324,15 +324,14 @@ def _measure(correlation: Correlation, bounds: Sequence[tuple[str, float]], part
         case "event_count":
             text = "EventCount = count()"
         case "value_count":
-            present = " and ".join(f"isnotempty({field})" for field in fields)
-            text = f"ValueCount = dcountif({value}, {present}, 4)"
+            text = f"ValueCount = dcount({value}, 4)"
         case "value_sum":
-            text = f"ValueSum = sum(todouble({value}))"
+            text = f"ValueSum = sum({value})"
         case "value_avg":
-            text = f"ValueAvg = avg(todouble({value}))"
+            text = f"ValueAvg = avg({value})"
         case "value_percentile" | "value_median":
             percent = 50 if correlation.type == "value_median" else (threshold.percentile if threshold else None) or 0
-            text = f"ValuePercentile = percentile(todouble({value}), {decimal_text(percent)})"
+            text = f"ValuePercentile = percentile({value}, {decimal_text(percent)})"
         case _:
             if correlation.expression is not None:
                 references = dict.fromkeys(reference.name for reference in correlation.rules)
@@ -343,6 +342,14 @@ def _measure(correlation: Correlation, bounds: Sequence[tuple[str, float]], part
     if not bounds:
         return _Measure(text, f"{name} >= {len(parts)}")
     return _Measure(text, " and ".join(f"{name} {_OPERATORS[op]} {decimal_text(number)}" for op, number in bounds))
+
+
+def _valued(correlation: Correlation, keys: Sequence[str]) -> str:
+    """Only matches that have the values that are counted, or a number to compute with."""
+    fields = [column_name(field) for field in correlation.threshold.fields] if correlation.threshold else []
+    if correlation.type == "value_count":
+        return "".join(f"\n| where isnotempty({field})" for field in fields if field not in keys)
+    return "".join(f"\n| extend {field} = todouble({field})\n| where isnotnull({field})" for field in fields)
 
 
 def only_all(bounds: Sequence[tuple[str, float]], count: int) -> bool:

@@ -195,12 +195,21 @@ def test_a_correlation_and_hand_written_queries_run_too(tmp_path: Path, data: Pa
         RULE.replace("level: high\n", "name: enc\n")
         + "---\ntitle: Twice\ncorrelation:\n  type: event_count\n  rules: [enc]\n  group-by: [Computer]\n"
         "  timespan: 7d\n  condition: {eq: 2}\nlevel: high\n"
+        "---\ntitle: Two\ncorrelation: {type: event_count, rules: [enc], group-by: [Computer], timespan: 7d,"
+        " condition: {gte: 2}}\n"
+        "---\ntitle: In order\ncorrelation: {type: temporal_ordered, rules: [enc, enc], group-by: [Computer],"
+        " timespan: 7d}\n"
     )
     (rules / "q.kql").write_text("WindowsEvent | summarize n = count() by Computer")
     result = run(rules, "--data", data, "-f", "ndjson")
     found = rows(result)
-    assert [(row["title"], row["row"].get("Computer")) for row in found] == [("Twice", "host"), ("q", "host")]
-    assert found[1]["row"]["n"] == 4
+    assert [(row["title"], row["row"].get("Computer")) for row in found] == [
+        ("Twice", "host"),
+        ("Two", "host"),
+        ("In order", "host"),
+        ("q", "host"),
+    ]
+    assert found[-1]["row"]["n"] == 4
 
 
 def test_what_the_local_engine_lacks_is_an_error_of_that_rule(rule: Path, tmp_path: Path, data: Path) -> None:
@@ -209,6 +218,7 @@ def test_what_the_local_engine_lacks_is_an_error_of_that_rule(rule: Path, tmp_pa
     result = run(query, rule, "--data", data, "-f", "ndjson")
     assert (result.return_value, len(rows(result))) == (1, 2)
     assert "q.kql:1:1: error[E601]" in result.stderr
+    assert "hint: Kusto itself runs it: --cluster URL --database NAME, or --workspace ID" in result.stderr
 
 
 def test_rules_on_tables_without_events_are_not_run_and_said(rule: Path, data: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from sigma2kql.proof.rows import fields_of
 from sigma2kql.tables import Target, load_target
 
 FATAL = frozenset({"E600", "E670", "E671", "E672"})  # no other query would fare better
+ELSEWHERE = "Kusto itself runs it: --cluster URL --database NAME, or --workspace ID"
 FEW_COLUMNS = 20  # a table with no more is filled in full: where an event happened is worth knowing
 WINDOWS_TABLES = ("WindowsEvent", "Event")
 
@@ -105,7 +106,12 @@ class LocalEngine:
         time: str = "TimeGenerated",  # noqa: ARG002
     ) -> Rows:
         """See `RemoteEngine.run`."""
-        found = self._engine.run(limited(kql, limit))
+        try:
+            found = self._engine.run(limited(kql, limit))
+        except Sigma2KqlError as error:
+            raise Sigma2KqlError(
+                replace(d, hint=ELSEWHERE) if d.code == "E601" else d for d in error.diagnostics
+            ) from None
         names = dict.fromkeys(found[0], "") if found else {}
         return cut(names, [tuple(map(_utc, row.values())) for row in found], limit, None)
 

@@ -5,8 +5,9 @@ Invariant: no KQL and no table is known here. A correlation fires for a group at
 the time span up to it (both ends included); thresholds that count few are asked of fixed windows of the clock.
 
 Source: Sigma correlation rules specification 2.1; for conditions over names of rules, pySigma. The readings taken: a
-match without a value in a field to group by is in no group; matches of one time are in any order; a rule under `not`
-may match neither within the window nor within the time span after it; a percentile is the nearest rank.
+match without a value in a field to group by is in no group, and one without the value to count or to compute with does
+not count; matches of one time are in any order; a rule under `not` may match neither within the window nor within the
+time span after it; a percentile is the nearest rank.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def firings(correlation: Correlation, known: Known, hits: Callable[[Rule], Seque
         found = firings(document, known, hits) if isinstance(document, Correlation) else hits(document)
         for hit in found:
             values = (hit.fields.get(field_of(correlation, g.name, name, document)) for g in correlation.group_by)
-            if all(key := tuple(map(text_of, values))):
+            if all(key := tuple(map(text_of, values))) and _has_values(correlation, hit.fields):
                 groups.setdefault(key, []).append(_Member(hit.time, name, hit.fields))
     names = [reference.name for reference in correlation.group_by]
     return [
@@ -108,12 +109,20 @@ def counts_few(correlation: Correlation) -> bool:
     return bool(bounds) and all(op in _FEW for op, _ in bounds)
 
 
-def passes(bounds: Sequence[tuple[str, float]], value: float | None) -> bool:
-    """Whether a value is within all bounds; one that is not there is only different."""
-    return all(op == "neq" if value is None else _COMPARES[op](value, number) for op, number in bounds)
+def passes(bounds: Sequence[tuple[str, float]], value: float) -> bool:
+    """Whether a value is within all bounds."""
+    return all(_COMPARES[op](value, number) for op, number in bounds)
 
 
-def _measured(correlation: Correlation, held: Sequence[_Member]) -> float | None:
+def _has_values(correlation: Correlation, fields: Mapping[str, Any]) -> bool:
+    """Whether a match has the values that are counted, or a number to compute with."""
+    wanted = correlation.threshold.fields if correlation.threshold else ()
+    if correlation.type == "value_count":
+        return all(text_of(fields.get(field)) for field in wanted)
+    return all(_number(fields.get(field)) is not None for field in wanted)
+
+
+def _measured(correlation: Correlation, held: Sequence[_Member]) -> float:
     """What the threshold is compared with."""
     threshold = correlation.threshold
     fields = threshold.fields if threshold else ()
@@ -121,15 +130,12 @@ def _measured(correlation: Correlation, held: Sequence[_Member]) -> float | None
         case "event_count":
             return len(held)
         case "value_count":
-            values = {tuple(text_of(member.fields.get(field)) for field in fields) for member in held}
-            return sum(all(value) for value in values)
+            return len({tuple(text_of(member.fields.get(field)) for field in fields) for member in held})
         case "temporal" | "temporal_ordered":
             return len({member.rule for member in held})
     numbers = sorted(n for member in held if (n := _number(member.fields.get(fields[0]))) is not None)
     if correlation.type == "value_sum":
         return math.fsum(numbers)
-    if not numbers:
-        return None
     if correlation.type == "value_avg":
         return math.fsum(numbers) / len(numbers)
     percent = threshold.percentile if threshold and threshold.percentile is not None else 50.0

@@ -131,6 +131,7 @@ def _patterns(correlation: Correlation, needed: int, random: Choices) -> Iterato
     yield "just outside", [*enough[:-1], _Unit(span + SECOND, enough[-1].rule, value=needed)]
     yield "another group", [*enough[:-1], _Unit(span, enough[-1].rule, 2, needed)]
     yield "without a group", [*enough[:-1], _Unit(span, enough[-1].rule, None, needed)]
+    yield "all without a group", [_Unit(u.at, u.rule, None, u.value) for u in enough]
     yield "all at once", even(needed, timedelta())
     yield "in reverse", [_Unit(u.at, rules - 1 - u.rule, value=u.value) for u in enough]
     yield "one value", [_Unit(u.at, u.rule) for u in enough]
