@@ -155,7 +155,7 @@ CATALOGUE: dict[str, Entry] = {
     "E116": Entry(
         "error",
         "the text is not JSON",
-        "Files named *.json are read as JSON; comments are skipped, but a comma too many or single quotes are not JSON.",
+        "Files named *.json are read as JSON. Comments are skipped; a comma too many or single quotes are not JSON.",
         "Mend the place that the message names, or name the file *.yml if it is YAML.",
     ),
     "E117": Entry(
@@ -1041,7 +1041,7 @@ CATALOGUE: dict[str, Entry] = {
     "W754": Entry(
         "warning",
         "no tactic or no technique",
-        "Azure-Sentinel's checks ask for both, so it is a warning for its YAML; the service does not, so it is else told.",
+        "Azure-Sentinel's checks ask for both, so it is a warning for its YAML; the service does not, so else a note.",
         "Add attack.* tags to the rule, or set tactics and relevantTechniques under its `sigma2kql:`; or "
         "fallbackTactics and fallbackTechniques in the configuration.",
     ),
