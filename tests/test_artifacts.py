@@ -78,8 +78,8 @@ def detection(
     return Compiled(rule, "xdr", text, table, Query(table, And(()), And(())), "exact", XDR_COLUMNS)
 
 
-def correlation(timespan: int) -> Compiled:
-    document = Correlation(origin(), META, "event_count", (Reference("a"),), (), timespan, None)
+def correlation(timespan: int, expression: str | None = None) -> Compiled:
+    document = Correlation(origin(), META, "event_count", (Reference("a"),), (), timespan, None, expression)
     return Compiled(
         document, "xdr", "DeviceNetworkEvents\n| summarize n = count() by DeviceName", "DeviceNetworkEvents"
     )
@@ -187,6 +187,13 @@ def test_a_correlation_looks_back_by_its_time_span_and_one_run(timespan: int, fr
     assert (document["queryFrequency"], document["queryPeriod"]) == (frequency, period)
     assert document["eventGroupingSettings"] == {"aggregationKind": "AlertPerResult"}
     assert "entityMappings" not in document  # what the summary returns is not known here
+
+
+def test_a_correlation_that_excludes_a_rule_waits_and_so_looks_back_twice_its_time_span() -> None:
+    document = yaml.safe_load(render(correlation(1800, "a and not b"), "sentinel-yaml", Settings()))
+    assert (document["queryFrequency"], document["queryPeriod"]) == ("1h", "2h")
+    document = yaml.safe_load(render(correlation(1800, "a and b"), "sentinel-yaml", Settings()))
+    assert (document["queryFrequency"], document["queryPeriod"]) == ("30m", "1h")
 
 
 @pytest.mark.parametrize(

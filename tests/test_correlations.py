@@ -230,6 +230,14 @@ def test_stated_streams_over_two_tables(rule: Path) -> None:
     assert "stated to fire" in one["counterexample"]["why"]
 
 
+def test_the_rule_of_a_file_may_have_no_events_beside_the_streams(rule: Path) -> None:
+    rule.write_text(FAILED.partition("---")[0] + COUNTED)
+    event = {"EventID": 4625, "Computer": "a"}
+    rule.with_suffix(".events.json").write_text(json.dumps({"C": {"match": [[{"event": event, "times": 4}]]}}))
+    told = json.loads(run(rule, "--format", "json").stdout)["results"]
+    assert [(r["title"], r["status"]) for r in told] == [("Failed", "skipped"), ("C", "passed")]
+
+
 def test_events_given_are_one_stream(rule: Path, tmp_path: Path) -> None:
     rule.write_text(FAILED + COUNTED)
     events = tmp_path / "events.json"

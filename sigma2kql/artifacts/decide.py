@@ -19,7 +19,7 @@ from sigma2kql.artifacts.scan import Scan
 from sigma2kql.artifacts.settings import Settings
 from sigma2kql.artifacts.wording import clean, clean_line, cut
 from sigma2kql.errors import Diagnostic, Span, diagnostic
-from sigma2kql.model import Compiled, Metadata, NativeQuery
+from sigma2kql.model import Compiled, Correlation, Metadata, NativeQuery
 
 NAMESPACE = uuid.UUID("5d0c1f4e-6f1b-5c8e-9a57-2f6a3c1d7b90")
 GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -35,6 +35,13 @@ class Limits:
     description: int = 5000
     tactics: int = 0
     techniques: int = 0
+
+
+def reach(correlation: Correlation) -> int:
+    """The seconds that one result of a correlation is made of: its time span, and another one where a rule stands under
+    `not`, which must not match afterwards either.
+    """
+    return correlation.timespan * (2 if re.search(r"\bnot\b", correlation.expression or "") else 1)
 
 
 class Notes(list[Diagnostic]):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sigma2kql.artifacts import attack, entities
-from sigma2kql.artifacts.decide import Common, Notes, check_columns, severity_of, tables_of
+from sigma2kql.artifacts.decide import Common, Notes, check_columns, reach, severity_of, tables_of
 from sigma2kql.artifacts.facts import facts
 from sigma2kql.artifacts.model import Detection, Entity
 from sigma2kql.artifacts.scan import Scan
@@ -97,7 +97,7 @@ def _frequency(compiled: Compiled, settings: Settings, notes: Notes) -> int:
     time span and one run more, so that no window is cut.
     """
     correlation = isinstance(compiled.document, Correlation)
-    span = compiled.document.timespan if isinstance(compiled.document, Correlation) else 0
+    span = reach(compiled.document) if isinstance(compiled.document, Correlation) else 0
     wanted = max(settings.period or 0, span)
     covering = [every for every, lookback in LOOKBACK.items() if lookback >= wanted]
     if not covering:

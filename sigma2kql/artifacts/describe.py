@@ -22,6 +22,7 @@ from sigma2kql.artifacts.decide import (
     Notes,
     check_columns,
     decide_common,
+    reach,
     severity_of,
 )
 from sigma2kql.artifacts.defender import CUT, describe_detection
@@ -145,11 +146,11 @@ def _schedule(compiled: Compiled, settings: Settings, notes: Notes) -> Schedule:
     """Frequency and look-back; a correlation looks back by its time span and one run more, so that no window is cut."""
     document = compiled.document
     if isinstance(document, Correlation):
-        span = max(_minutes(document.timespan), 5 * MINUTE)
+        span = max(_minutes(reach(document)), 5 * MINUTE)
         frequency = _minutes(settings.frequency or min(span, HOUR))
         period = _minutes(settings.period or min(span + frequency, 14 * DAY))
         if span > 14 * DAY:
-            notes.say("E705", f"the correlation spans {document.timespan} seconds; a rule looks back at most 14 days")
+            notes.say("E705", f"the correlation spans {reach(document)} seconds; a rule looks back at most 14 days")
         elif period < span:
             notes.say("E705", "queryPeriod is shorter than the correlation's timespan")
         elif period < span + frequency:

@@ -100,7 +100,7 @@ def _subjects(
     loaded = [load_input(one) for one in inputs]
     compiler = Compiler(options, [document for documents in loaded for document in documents])
     for documents in loaded:
-        rules = sum(isinstance(document, Rule) for document in documents)
+        rules = sum(isinstance(document, Rule | Correlation) for document in documents)
         for document in documents:
             done = compiler.compile(document)
             subject = _mapped(compiler, document, done)
