@@ -25,7 +25,7 @@ from sigma2kql.proof.cells import as_datetime, read_column, text_of
 from sigma2kql.proof.correlations import Hit, Known, field_of, firings
 from sigma2kql.proof.rows import GENERATED, fields_of
 from sigma2kql.proof.shape import TIMES, raw_row, shape
-from sigma2kql.proof.streams import Placed, made, stated
+from sigma2kql.proof.streams import MOST_EVENTS, Placed, made, stated
 
 START = datetime(2025, 1, 6, 8, 30)  # of streams whose events name no time; long over, whatever the day
 STREAM = "_stream"  # the column that tells the rows of streams apart
@@ -208,7 +208,13 @@ class _Reader:
         found: list[_Case] = []
         notes: list[str] = []
         hunted = [Placed(one.event) for one in self.subject.events if one.expected is None]
-        if rows := [row for placed in hunted if isinstance(row := self.row(placed), _Row)]:
+        rows = [row for placed in hunted if isinstance(row := self.row(placed), _Row)]
+        matches = sum(bool(row.matched) for row in rows)
+        if matches > MOST_EVENTS:
+            notes.append(
+                f"the events given hold {matches:,} matches, and at most {MOST_EVENTS:,} are judged; use `hunt`"
+            )
+        elif rows:
             found.append(self.case(rows, None, "the events given"))
         for stream in self.subject.streams:
             found += self.read(stated(stream.events), stream.expected, stream.origin, notes)

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import math
 import operator
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 from sigma2kql.condition import Condition, Joined, Named, parse
@@ -51,6 +53,7 @@ class _Member:
     fields: Mapping[str, Any]
 
 
+_time = attrgetter("time")
 Known = Mapping[str, Rule | Correlation]  # by name and by id
 
 
@@ -94,7 +97,7 @@ def _times(correlation: Correlation, members: Sequence[_Member]) -> Iterator[dat
     else:
         all_of_them = (("gte", len({reference.name for reference in correlation.rules})),)
         for time in {member.time for member in members}:
-            held = [member for member in members if time - span <= member.time <= time]
+            held = members[bisect_left(members, time - span, key=_time) : bisect_right(members, time, key=_time)]
             if passes(bounds or all_of_them, _measured(correlation, held)):
                 yield time
 
@@ -151,21 +154,15 @@ def _number(value: Any) -> float | None:
 
 def _ordered(names: Sequence[str], members: Sequence[_Member], span: timedelta) -> Iterator[datetime]:
     """The times at which the last rule matches, with one match of each before it in order, all within the span."""
-
-    def ends(at: int, after: datetime, until: datetime, used: frozenset[int]) -> Iterator[datetime]:
-        for number, member in enumerate(members):
-            if member.rule == names[at] and after <= member.time <= until and number not in used:
-                if at == len(names) - 1:
-                    yield member.time
-                else:
-                    yield from ends(at + 1, member.time, until, used | {number})
-
-    for number, first in enumerate(members):
-        if first.rule == names[0]:
-            if len(names) == 1:
-                yield first.time
-            else:
-                yield from ends(1, first.time, first.time + span, frozenset({number}))
+    latest = {n: member.time for n, member in enumerate(members) if member.rule == names[0]}  # start of a chain, by end
+    for name in names[1:]:
+        following = {}
+        for n, member in enumerate(members):
+            starts = [start for m, start in latest.items() if m != n and members[m].time <= member.time]
+            if member.rule == name and starts and member.time - max(starts) <= span:
+                following[n] = max(starts)
+        latest = following
+    yield from (members[n].time for n in latest)
 
 
 def parsed(expression: str) -> Condition:

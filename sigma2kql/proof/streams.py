@@ -24,7 +24,7 @@ from sigma2kql.proof.rows import fields_of, rows_of
 from sigma2kql.proof.shape import shape
 
 MOST = 300  # matches in a stream that is made
-MOST_TIMES = 10_000  # that a stated event is repeated
+MOST_EVENTS = 5_000  # in a stream that is judged: the reference compares each match with others
 SECOND = timedelta(seconds=1)
 BASES = 12  # events that are made of a rule, to choose from
 _SPAN = re.compile(r"(\d{1,9})([smhd])")
@@ -50,15 +50,15 @@ class Made:
 
 
 def stated(events: Sequence[Mapping[str, Any]]) -> list[Placed]:
-    """The events of a stream as a user states it. Raises ValueError for what cannot be read."""
+    """The events of a stream as a user states it. Raises ValueError for what cannot be read, or is too much."""
     found: list[Placed] = []
     clock = timedelta()
     for number, item in enumerate(events):
         about = item if "event" in item and item.keys() <= _ABOUT and isinstance(item["event"], Mapping) else None
         event = about["event"] if about is not None else item
         times = about.get("times", 1) if about is not None else 1
-        if not isinstance(times, int) or not 1 <= times <= MOST_TIMES:
-            raise ValueError(f"`times` is a number from 1 to {MOST_TIMES}, not {times!r}")
+        if not isinstance(times, int) or times < 1 or len(found) + times > MOST_EVENTS:
+            raise ValueError(f"`times` is a number from 1, of at most {MOST_EVENTS:,} events in all, not {times!r}")
         every = _span(about.get("every", "1s")) if about is not None else SECOND
         clock += _span(about["after"]) if about is not None and "after" in about else SECOND * bool(number)
         rule = about.get("rule") if about is not None else None
