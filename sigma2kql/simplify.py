@@ -6,6 +6,7 @@ does (two-valued logic); the order of what remains is the order of what came.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from operator import is_
 from typing import TypeGuard, TypeVar, assert_never
@@ -62,7 +63,42 @@ def _flatten(
             flat.append(small)
     if _may_repeat(flat, other):
         flat = _without_repeats(flat, other)
+    if same is Or:
+        flat = _factored(flat)
     return flat[0] if len(flat) == 1 else same(tuple(flat))
+
+
+def _factored(items: list[Expr[S]]) -> list[Expr[S]]:
+    """`(a and x) or (b and x)` as `(a or b) and x`, for pairs of single tests: lists of values on two columns."""
+    pairs = [item for item in items if _is_pair(item)]
+    if len(pairs) < 2:
+        return items
+    counts = Counter(test for pair in pairs for test in pair.items)
+    groups: dict[Expr[S], list[And[S]]] = {}
+    done: list[tuple[Expr[S], list[And[S]]]] = []
+    for item in items:
+        if not _is_pair(item):
+            done.append((item, []))
+            continue
+        shared = max(item.items, key=counts.__getitem__)
+        if shared in groups:
+            groups[shared].append(item)
+        else:
+            groups[shared] = [item]
+            done.append((shared, groups[shared]))
+    return [_with_shared(shared, group) for shared, group in done]
+
+
+def _is_pair(expr: Expr[S]) -> TypeGuard[And[S]]:
+    return isinstance(expr, And) and len(expr.items) == 2 and all(isinstance(item, Match) for item in expr.items)
+
+
+def _with_shared(shared: Expr[S], group: list[And[S]]) -> Expr[S]:
+    """Pairs that share a test as one; a single pair, or what is no pair, as it is."""
+    if len(group) < 2:
+        return group[0] if group else shared
+    others = Or(tuple(item for pair in group for item in pair.items if item != shared))
+    return And((others, shared)) if group[0].items[1] == shared else And((shared, others))
 
 
 def _are_different_texts(items: Sequence[Expr[S]]) -> bool:
