@@ -184,7 +184,7 @@ def _in_words(results: Sequence[Result], told: Mapping[str, Any]) -> str:
     return (
         f"{told['rules']:,} rule{'s' * (told['rules'] != 1)}: "
         f"{told['passed']:,} passed, {told['failed']:,} failed, "
-        f"{told['unproven']:,} unproven, {told['skipped']:,} skipped"
+        f"{told['unproven']:,} unproven, {told['skipped'] - told['unproven']:,} skipped"
         + (f" ({why})" if why else "")
         + f"; {told['events']:,} events ({told['must_match']:,} must match), {told['set_aside']:,} set aside, "
         f"{told['seconds']:.1f} s"
@@ -200,7 +200,7 @@ def _junit(results: Sequence[Result], told: Mapping[str, Any]) -> str:
         f'<testsuites tests="{told["rules"]}" failures="{told["failed"]}" time="{told["seconds"]}">',
         (
             f'<testsuite name="sigma2kql" tests="{told["rules"]}" failures="{told["failed"]}" '
-            f'skipped="{told["skipped"] + told["unproven"]}" time="{told["seconds"]}">'
+            f'skipped="{told["skipped"]}" time="{told["seconds"]}">'
         ),
     ]
     for result in results:
