@@ -14,6 +14,7 @@ from typing import Any
 
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean
 from sigma2kql.literals import decimal_text, quoted
+from sigma2kql.mappingfile import fill
 from sigma2kql.model import (
     ANY,
     ONE,
@@ -41,7 +42,7 @@ from sigma2kql.model import (
     Verdict,
 )
 from sigma2kql.simplify import assume, leaves, replace as replace_leaves, simplify
-from sigma2kql.tables import Target, carriers, carries_field, fill
+from sigma2kql.tables import Target, carriers, carries_field
 from sigma2kql.transforms import (
     ALWAYS,
     NEVER,

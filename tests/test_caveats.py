@@ -10,8 +10,8 @@ import pytest
 from sigma2kql.api import convert
 from sigma2kql.cli import group
 from sigma2kql.errors import Sigma2KqlError, Source
+from sigma2kql.mappingfile import read_table
 from sigma2kql.model import Compiled
-from sigma2kql.tables import read_table
 
 TABLE = """\
 table: Mixed_CL

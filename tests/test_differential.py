@@ -30,6 +30,7 @@ from sigma2kql.errors import Sigma2KqlError
 from sigma2kql.evaluate import MISSING, holds
 from sigma2kql.kql import emit
 from sigma2kql.literals import identifier, quoted, steps
+from sigma2kql.mappingfile import accessor
 from sigma2kql.model import (
     ANY,
     ONE,
@@ -55,7 +56,6 @@ from sigma2kql.model import (
     Text,
 )
 from sigma2kql.simplify import leaves, simplify
-from sigma2kql.tables import accessor
 from sigma2kql.transforms import join_parts
 
 pytest.importorskip("duckdb_kql", reason="the extra `test` is not installed")

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from sigma2kql.errors import Source
+from sigma2kql.mappingfile import read_table
 from sigma2kql.model import FieldMap, Table
-from sigma2kql.tables import read_table
 
 MAPPINGS = Path(__file__).resolve().parent.parent / "mappings"
 FILES = [

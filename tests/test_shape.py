@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from sigma2kql.errors import Source
+from sigma2kql.mappingfile import read_table
 from sigma2kql.model import Table
 from sigma2kql.proof.expressions import compute, invert, read
 from sigma2kql.proof.shape import keyword_text, raw_row, shape
-from sigma2kql.tables import read_table
 
 MAPPING = r"""
 table: T

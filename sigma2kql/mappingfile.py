@@ -1,0 +1,501 @@
+"""Mapping files -> `Table`.
+
+Place in the flow: below the targets, which read their tables with it. Invariant: every column that a `Table` names
+anywhere is declared in its `columns`, and a file that says something wrong is refused with the position of every
+mistake.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any, cast, get_args
+
+from sigma2kql.detection import read_detection
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean
+from sigma2kql.folders import mappings_folder
+from sigma2kql.literals import identifier, is_word, steps
+from sigma2kql.model import (
+    ANY,
+    Column,
+    DatePart,
+    Exactness,
+    Exists,
+    Expr,
+    Field,
+    FieldMap,
+    KqlType,
+    LogSource,
+    Match,
+    Null,
+    Number,
+    SameAs,
+    Serve,
+    Table,
+    Test,
+    Text,
+)
+from sigma2kql.simplify import leaves, replace as replace_leaves, simplify
+from sigma2kql.transforms import ALWAYS, TRANSFORMS
+from sigma2kql.yamltree import YamlList, YamlMap, YamlNode as Node, YamlScalar, compose, plain
+
+TYPES: tuple[str, ...] = get_args(KqlType)
+_HOWS = ("column", "any", "property", "json", "xml", "pair", "expression", "values", "constant", "cases")
+_EXTRAS = (
+    "key",
+    "type",
+    "reads",
+    "transform",
+    "options",
+    "known",
+    "exactness",
+    "why",
+    "default",
+    "when",
+    "name",
+    "presence",
+    "empty",
+    "caveat",
+    "closed",
+)
+_FILE_KEYS = (
+    "table", "target", "builtin", "time", "columns", "serves", "fields", "others", "absent", "keywords", "extends",
+    "custom", "notes", "caveat",
+)  # fmt: skip
+_SERVE_KEYS = (
+    "logsource",
+    "where",
+    "event_ids",
+    "fields",
+    "absent",
+    "others",
+    "elements",
+    "keywords",
+    "exactness",
+    "why",
+    "caveat",
+)
+_CASTS = {
+    "int": "toint",
+    "long": "tolong",
+    "real": "toreal",
+    "bool": "tobool",
+    "datetime": "todatetime",
+    "guid": "toguid",
+}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# One file
+
+
+class _Reader:
+    """Reads one mapping file and collects every problem in it."""
+
+    def __init__(self, source: Source, target: str) -> None:
+        self.source = source
+        self.target = target
+        self.problems: list[Diagnostic] = []
+        self.columns: dict[str, KqlType] = {}
+
+    def problem(self, code: str, message: str, node: Node | None, hint: str = "") -> None:
+        span = Span(self.source, node.start, node.end) if node is not None else Span(self.source, 0, 1)
+        self.problems.append(diagnostic(code, message, span, hint))
+
+    # -- shapes ------------------------------------------------------------------------------------------------------
+
+    def mapping(self, node: Node | None, what: str) -> YamlMap:
+        if isinstance(node, YamlMap):
+            return node
+        if node is not None:
+            self.problem("E451", f"{what} must be a map", node)
+        return YamlMap({}, 0, 0)
+
+    def text(self, node: Node | None, what: str) -> str:
+        if isinstance(node, YamlScalar) and node.value is not None:
+            return node.value if isinstance(node.value, str) else node.text
+        self.problem("E451", f"{what} must be text", node)
+        return ""
+
+    def texts(self, node: Node | None, what: str) -> list[tuple[str, Node]]:
+        if node is None:
+            return []
+        items = node.items if isinstance(node, YamlList) else [node]
+        return [(self.text(item, what), item) for item in items]
+
+    def check_keys(self, node: YamlMap, known: Iterable[str], what: str) -> None:
+        for name, (key, _) in node.entries.items():
+            if name not in known:
+                self.problem("E452", f"unknown key `{name}` in {what}", key, did_you_mean(name, known))
+
+    # -- columns -----------------------------------------------------------------------------------------------------
+
+    def read_columns(self, node: Node | None) -> None:
+        for name, (key, value) in self.mapping(node, "`columns`").entries.items():
+            kind = self.text(value, "a column type")
+            if kind not in TYPES:
+                self.problem(
+                    "E453",
+                    f"unknown type `{kind}` of column `{name}`",
+                    value,
+                    did_you_mean(kind, TYPES) or f"one of {', '.join(TYPES)}",
+                )
+            elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_ .-]*", name):
+                self.problem("E453", f"`{name}` is no column name", key)
+            else:
+                self.columns[name] = cast(KqlType, kind)
+
+    def column(self, name: str, node: Node) -> Column:
+        head, *path = name.split(".")
+        if path and self.columns.get(head) == "dynamic":
+            return accessor("property", self.column(head, node), tuple(path), "string", path[-1])
+        if name not in self.columns:
+            self.problem(
+                "E454", f"column `{name}` is not declared in `columns`", node, did_you_mean(name, self.columns)
+            )
+        return Column(identifier(name), self.columns.get(name, "string"), (name,), name=name)
+
+    def where(self, node: Node | None) -> Expr[Column]:
+        """A Sigma detection whose fields are columns; text compares with case unless `nocase`."""
+        if node is None or (isinstance(node, YamlMap) and not node.entries):
+            return ALWAYS
+        nocase = _without_nocase(node)
+        tree = read_detection(self.source, nocase[0], self.problems)
+        if tree is None:
+            return ALWAYS
+
+        def on_column(leaf: Match[Field]) -> Expr[Column]:
+            name = leaf.subject.name
+            node_at = YamlScalar(
+                name or "", name or "", leaf.span.start if leaf.span else 0, leaf.span.end if leaf.span else 1
+            )
+            if name is None:
+                self.problem("E455", "a predicate in a mapping names columns; keywords are not possible", node_at)
+                return ALWAYS
+            test: Test[Any] = leaf.test
+            if isinstance(test, SameAs):
+                test = replace(test, other=self.column(cast(Field, test.other).name or "", node_at))
+            if isinstance(test, Text) and name not in nocase[1]:
+                test = Text(test.parts, cased=test.parts not in ((), (ANY,)))
+            if isinstance(test, Exists | DatePart | Null):
+                pass
+            return Match(self.column(name, node_at), test, leaf.span)
+
+        return simplify(replace_leaves(tree, on_column))
+
+    # -- fields ------------------------------------------------------------------------------------------------------
+
+    def field_map(self, name: str, node: Node) -> FieldMap:
+        """One entry of `fields` (or `others`, where `name` is a placeholder that is filled in later)."""
+        span = Span(self.source, node.start, node.end)
+        if isinstance(node, YamlScalar):
+            return FieldMap((self.column(self.text(node, f"the column of `{name}`"), node),), span=span)
+        form = self.mapping(node, f"the mapping of `{name}`")
+        self.check_keys(form, (*_HOWS, *_EXTRAS), f"the mapping of `{name}`")
+        hows = [how for how in _HOWS if how in form.entries]
+        if len(hows) != 1:
+            self.problem("E456", f"the mapping of `{name}` must have exactly one of {', '.join(_HOWS)}", node)
+            return FieldMap(span=span)
+        made = self._form(name, hows[0], form)
+        return replace(made, span=span, **self._extras(name, form, made))
+
+    def _form(self, name: str, how: str, form: YamlMap) -> FieldMap:
+        node = form.entries[how][1]
+        match how:
+            case "column":
+                return FieldMap((self.column(self.text(node, "`column`"), node),))
+            case "any":
+                items = node.items if isinstance(node, YamlList) else [node]
+                return FieldMap(tuple(c for item in items for c in self.field_map(name, item).columns))
+            case "property" | "json" | "xml" | "pair":
+                base = self.column(self.text(node, f"`{how}`"), node)
+                return FieldMap((accessor(how, base, self._key(name, form), self._type(form), name),))
+            case "expression":
+                return FieldMap((self._expression(name, self.text(node, "`expression`"), form),))
+            case "values":
+                values = {
+                    str(key.text if not isinstance(key.value, str) else key.value): self.where(value)
+                    for key, value in self.mapping(node, "`values`").entries.values()
+                }
+                default = self.where(form.entries["default"][1]) if "default" in form.entries else None
+                return FieldMap(values=values, default=default)
+            case "constant":
+                return FieldMap(constant=self.text(node, "`constant`"))
+            case _:
+                return FieldMap(cases=tuple(self._cases(name, node)))
+
+    def _cases(self, name: str, node: Node) -> Iterator[tuple[Expr[Column], FieldMap]]:
+        items = node.items if isinstance(node, YamlList) else []
+        if not items:
+            self.problem("E451", "`cases` must be a list", node)
+        for number, item in enumerate(items):
+            form = self.mapping(item, "a case")
+            when = self.where(form.entries["when"][1]) if "when" in form.entries else ALWAYS
+            if ("when" in form.entries) == (number == len(items) - 1):
+                self.problem("E456", "every case but the last has a `when`", item)
+            yield when, self.field_map(name, item)
+
+    def _key(self, name: str, form: YamlMap) -> tuple[str, ...]:
+        if "key" not in form.entries:
+            return (name,)
+        node = form.entries["key"][1]
+        if isinstance(node, YamlList):
+            return tuple(text for text, _ in self.texts(node, "`key`"))
+        return tuple(self.text(node, "`key`").split("."))
+
+    def _type(self, form: YamlMap) -> KqlType:
+        if "type" not in form.entries:
+            return "string"
+        kind = self.text(form.entries["type"][1], "`type`")
+        if kind not in TYPES:
+            self.problem("E453", f"unknown type `{kind}`", form.entries["type"][1], f"one of {', '.join(TYPES)}")
+        return cast(KqlType, kind)
+
+    def _expression(self, name: str, text: str, form: YamlMap) -> Column:
+        reads = tuple(self.column(column, node).reads[0] for column, node in self.texts(form.get("reads"), "`reads`"))
+        if not reads:
+            self.problem(
+                "E456", f"the expression of `{name}` must say which columns it `reads`", form.entries["expression"][0]
+            )
+        named = form.entries.get("name")
+        return Column(text, self._type(form), reads, "computed", (), self.text(named[1], "`name`") if named else name)
+
+    def _extras(self, name: str, form: YamlMap, made: FieldMap) -> dict[str, Any]:
+        extras: dict[str, Any] = {}
+        if "transform" in form.entries:
+            node = form.entries["transform"][1]
+            extras["transform"] = self.text(node, "`transform`")
+            if extras["transform"] not in TRANSFORMS:
+                self.problem(
+                    "E457",
+                    f"unknown transform `{extras['transform']}`",
+                    node,
+                    did_you_mean(extras["transform"], TRANSFORMS),
+                )
+            elif extras["transform"] in ("user_split", "registry_path", "registry_data") and len(made.columns) != 2:
+                self.problem("E457", f"`{extras['transform']}` needs exactly two columns in `any`", node)
+        if "options" in form.entries:
+            extras["options"] = plain(form.entries["options"][1])
+        if "presence" in form.entries:
+            extras["presence"] = self.field_map(name, form.entries["presence"][1]).columns
+        if "empty" in form.entries:
+            extras["empty"] = self.text(form.entries["empty"][1], "`empty`")
+        if "known" in form.entries:
+            extras["known"] = tuple(text for text, _ in self.texts(form.entries["known"][1], "`known`"))
+        if "caveat" in form.entries:
+            extras["caveat"] = self.caveat(form)
+        if "closed" in form.entries:
+            extras["closed"] = self.text(form.entries["closed"][1], "`closed`")
+            if not (form.entries.keys() & {"values", "known"} or extras.get("transform") == "translate"):
+                self.problem(
+                    "E456", "`closed` says why a list of values is whole: there is none", form.entries["closed"][0]
+                )
+        exactness, why = self.exactness(form, f"the mapping of `{name}`")
+        return {**extras, "exactness": exactness, "why": why}
+
+    def exactness(self, form: YamlMap, what: str) -> tuple[Exactness, str]:
+        if "exactness" not in form.entries:
+            return "exact", self.text(form.entries["why"][1], "`why`") if "why" in form.entries else ""
+        node = form.entries["exactness"][1]
+        value = self.text(node, "`exactness`")
+        if value not in ("exact", "broader", "narrower"):
+            self.problem("E451", f"`exactness` of {what} must be exact, broader or narrower", node)
+            value = "exact"
+        if value != "exact" and "why" not in form.entries:
+            self.problem("E458", f"{what} is {value}: say `why`", node)
+        return cast(Exactness, value), self.text(form.entries["why"][1], "`why`") if "why" in form.entries else ""
+
+    def caveat(self, form: YamlMap) -> str:
+        """On which sources' rows the table differs from what its other keys say; empty where nothing is said."""
+        if "caveat" not in form.entries:
+            return ""
+        node = form.entries["caveat"][1]
+        text = " ".join(self.text(node, "`caveat`").split())
+        if not text:
+            self.problem("E458", "`caveat` must name the source whose rows differ, and what is missed there", node)
+        return text
+
+    # -- the whole ---------------------------------------------------------------------------------------------------
+
+    def shared(self, node: YamlMap) -> dict[str, Any]:
+        """`fields`, `absent`, `others` and `keywords`, which a file and a serve both have."""
+        entries = node.entries
+        found: dict[str, Any] = {
+            "fields": {
+                name: self.field_map(name, value)
+                for name, (_, value) in self.mapping(node.get("fields"), "`fields`").entries.items()
+            },
+            "absent": {
+                name: self.text(value, f"the reason for `{name}`")
+                for name, (_, value) in self.mapping(node.get("absent"), "`absent`").entries.items()
+            },
+            "keywords": tuple(
+                column for item in _items(node.get("keywords")) for column in self.field_map("Keywords", item).columns
+            ),
+        }
+        if "others" in entries:
+            found["others"] = self.field_map(OTHERS, entries["others"][1])
+        return found
+
+    def serve(self, node: Node) -> Serve:
+        form = self.mapping(node, "an entry of `serves`")
+        self.check_keys(form, _SERVE_KEYS, "an entry of `serves`")
+        logsource = self.mapping(form.get("logsource"), "`logsource`")
+        if "logsource" not in form.entries:
+            self.problem("E451", "an entry of `serves` needs a `logsource`", node)
+        self.check_keys(logsource, ("category", "product", "service"), "`logsource`")
+        parts = {
+            name: self.text(value, f"`{name}`")
+            for name, (_, value) in logsource.entries.items()
+            if name in ("category", "product", "service")
+        }
+        ids = form.get("event_ids")
+        exactness, why = self.exactness(form, "an entry of `serves`")
+        return Serve(
+            LogSource(parts.get("category"), parts.get("product"), parts.get("service")),
+            self.where(form.get("where")),
+            frozenset(int(text) for text, item in self.texts(ids, "`event_ids`") if self._is_number(text, item)),
+            elements=self._elements(form),
+            exactness=exactness,
+            why=why,
+            caveat=self.caveat(form),
+            **self.shared(form),
+        )
+
+    def _elements(self, form: YamlMap) -> frozenset[str] | None:
+        """The names of a closed list: written out, or those of the EventIDs in `where` from a list that is shipped."""
+        node = form.get("elements")
+        if not isinstance(node, YamlScalar):
+            return frozenset(text for text, _ in self.texts(node, "`elements`")) if node is not None else None
+        lists = shipped_elements(self.text(node, "`elements`"))
+        if lists is None:
+            self.problem("E451", f"there is no list of elements `{node.text}`", node, "write the names out as a list")
+            return None
+        ids = {leaf.test.value for leaf in leaves(self.where(form.get("where"))) if isinstance(leaf.test, Number)}
+        return frozenset(name for number, names in lists.items() if not ids or number in ids for name in names)
+
+    def _is_number(self, text: str, node: Node) -> bool:
+        if text.isdigit():
+            return True
+        self.problem("E451", f"`{text}` is no EventID", node)
+        return False
+
+
+OTHERS = "\x00field"
+
+
+@cache
+def shipped_elements(name: str) -> Mapping[int, Sequence[str]] | None:
+    """`mappings/<name>.yml`: the elements of a provider's events, by EventID."""
+    path = mappings_folder() / f"{name}.yml"
+    if not is_word(name) or not path.is_file():
+        return None
+    (document,) = compose(Source(f"mappings/{name}.yml", path.read_text(encoding="utf-8")))
+    assert isinstance(document.root, YamlMap)
+    return {int(number): plain(node) for number, (_, node) in document.root.entries.items()}
+
+
+def _items(node: Node | None) -> list[Node]:
+    if node is None:
+        return []
+    return list(node.items) if isinstance(node, YamlList) else [node]
+
+
+def _without_nocase(node: Node) -> tuple[Node, frozenset[str]]:
+    """The detection without the `nocase` modifier, and the columns that had it."""
+    match node:
+        case YamlMap():
+            names: set[str] = set()
+            entries = {}
+            for name, (key, value) in node.entries.items():
+                column, *modifiers = name.split("|")
+                if "nocase" in modifiers:
+                    names.add(column)
+                    name = "|".join([column, *(m for m in modifiers if m != "nocase")])  # noqa: PLW2901
+                    key = YamlScalar(name, name, key.start, key.end)  # noqa: PLW2901
+                entries[name] = (key, value)
+            return YamlMap(entries, node.start, node.end), frozenset(names)
+        case YamlList():
+            done = [_without_nocase(item) for item in node.items]
+            return YamlList([item for item, _ in done], node.start, node.end), frozenset().union(
+                *(names for _, names in done)
+            )
+        case _:
+            return node, frozenset()
+
+
+def accessor(how: str, base: Column, key: tuple[str, ...], kind: KqlType, name: str) -> Column:
+    """A part of a stored column: property of a dynamic one, of JSON text, an element of XML text, a pair in text."""
+    quote = "'"
+    match how:
+        case "property":
+            path = f"{base.text}{steps(key)}"
+        case "json":
+            path = f"parse_json({base.text}){steps(key)}"
+        case "xml":
+            inner = re.escape(_xml(key[-1])).replace(quote, "''").replace("\\ ", " ")
+            path = f"extract(@'<Data Name=\"{inner}\">([^<]*)</Data>', 1, {base.text})"
+        case _:
+            inner = re.escape(key[-1]).replace(quote, "''")
+            path = f"extract(@'(?:^|[^A-Za-z0-9_]){inner}=\"?([^\" ]*)', 1, {base.text})"
+    if how in ("property", "json"):
+        text = path if kind == "dynamic" else f"{_CASTS.get(kind, 'tostring')}({path})"
+    else:
+        text = path if kind == "string" else f"{_CASTS.get(kind, 'tostring')}({path})"
+    return Column(text, kind, base.reads, cast(Any, how), key, name)
+
+
+def _xml(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+
+
+def fill(others: FieldMap, name: str) -> FieldMap:
+    """`others` for one field: the placeholder in every column replaced by the field's name, safely quoted."""
+    columns = []
+    for column in others.columns:
+        base = Column(
+            identifier(column.reads[0]),
+            "dynamic" if column.kind == "property" else "string",
+            column.reads[:1],
+            name=column.reads[0],
+        )
+        key = tuple(part for k in column.key for part in (name.split(".") if k == OTHERS else [k]))
+        columns.append(accessor(column.kind, base, key, column.type, name))
+    return replace(others, columns=tuple(columns))
+
+
+def read_table(source: Source, target: str) -> Table:
+    """One mapping file. Raises Sigma2KqlError with every problem in it."""
+    reader = _Reader(source, target)
+    documents = compose(source)
+    reader.problems.extend(p for document in documents for p in document.problems)
+    node = documents[0].root if len(documents) == 1 else None
+    if not isinstance(node, YamlMap):
+        if not reader.problems:
+            reader.problem("E451", "a mapping file holds one map", node)
+        raise Sigma2KqlError(reader.problems)
+    reader.check_keys(node, _FILE_KEYS, "a mapping file")
+    entries = node.entries
+    reader.read_columns(node.get("columns"))
+    name = reader.text(node.get("table"), "`table`")
+    if name and not is_word(name):
+        reader.problem("E453", f"`{name}` is no table name", entries["table"][1])
+    time = reader.text(entries["time"][1], "`time`") if "time" in entries else "TimeGenerated"
+    reader.columns.setdefault(time, "datetime")
+    table = Table(
+        name,
+        reader.columns,
+        tuple(reader.serve(item) for item in _items(node.get("serves"))),
+        builtin=reader.text(entries["builtin"][1], "`builtin`") if "builtin" in entries else None,
+        time=time,
+        target=reader.text(entries["target"][1], "`target`") if "target" in entries else target,
+        caveat=reader.caveat(node),
+        source=source,
+        **reader.shared(node),
+    )
+    errors = [p for p in reader.problems if p.severity == "error"]
+    if errors:
+        raise Sigma2KqlError(errors)
+    return table
