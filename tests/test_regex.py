@@ -304,6 +304,8 @@ def test_required_literals_without_case() -> None:
         ((ANY,), False, ""),
         ((), False, "^$"),
         ((ANY, ONE, ANY), False, "(?s)."),
+        ((ANY, "cmd", ANY, "Σ"), False, "(?is)cmd.*(?-i:[Σσ])$"),  # not the ς that (?i) takes as well
+        ((ANY, "Σ", ANY, "Σ"), True, "(?s)Σ.*Σ$"),
     ],
 )
 def test_wildcard_regex(parts: tuple[Part, ...], cased: bool, expected: str) -> None:

@@ -15,6 +15,7 @@ from functools import lru_cache, reduce
 from itertools import product
 from typing import assert_never
 
+from sigma2kql.literals import lowered
 from sigma2kql.model import ANY, ONE, OneOf, Part, Placeholder, Text
 from sigma2kql.regex.syntax import (
     SCRIPTS,
@@ -64,9 +65,9 @@ def wildcard_regex(shapes: Iterable[tuple[Part, ...]], cased: bool) -> str:
 
     What all of them begin and end with is written once. A Placeholder is a ValueError.
     """
-    shapes = tuple(shapes)
-    found = [_anchored(parts) for parts in shapes]
-    folds = not cased and any(c.lower() != c.upper() for parts in shapes for c in _letters(parts))
+    found = [_anchored(parts if cased else _spelled(parts)) for parts in shapes]
+    texts = [part for parts in found for part in parts if isinstance(part, str)]
+    folds = not cased and any(c.lower() != c.upper() for text in texts for c in text)
     flags = "i" * folds + "s" * any(part is ANY or part is ONE for parts in found for part in parts)
     if len(found) > 1 and (_agree(found, 0) or _agree(found, -1)):
         text = _alternatives([_units(parts) for parts in found])
@@ -90,8 +91,33 @@ def _anchored(parts: tuple[Part, ...]) -> tuple[Part | Edge, ...]:
 _FROM_START, _TO_END = Edge("start", "^"), Edge("end", "$")
 
 
-def _letters(parts: tuple[Part, ...]) -> str:
-    return "".join([p if isinstance(p, str) else p.chars for p in parts if isinstance(p, str | OneOf)])
+def _spelled(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Letters beyond ASCII as a choice of all that tolower() makes one: regexes without case take more for equal."""
+    if all(part.isascii() for part in parts if isinstance(part, str)):
+        return parts
+    found: list[Part] = []
+    for part in parts:
+        if not isinstance(part, str) or part.isascii():
+            found.append(part)
+            continue
+        for char in part:
+            letters = char if char.isascii() else _one_letter(char)
+            if len(letters) > 1:
+                found.append(OneOf(letters))
+            elif found and isinstance(found[-1], str):
+                found[-1] += char
+            else:
+                found.append(char)
+    return tuple(found)
+
+
+@lru_cache(maxsize=256)
+def _one_letter(char: str) -> str:
+    """The character, or every letter that has the same lower case."""
+    low = lowered(char)
+    if low == char and char.upper() == char:
+        return char
+    return "".join(chr(code) for code in range(ord("A"), 0x1E944) if lowered(chr(code)) == low)
 
 
 def _wildcard_part(part: Part | Edge) -> str:
@@ -101,7 +127,8 @@ def _wildcard_part(part: Part | Edge) -> str:
                 return "".join(_escape(c, _META) for c in part)
             return part.translate(_ESCAPES) if _SPECIAL.search(part) else part
         case OneOf(chars):
-            return _write_set(Set(tuple((c, c) for c in chars)))
+            choice = _write_set(Set(tuple((c, c) for c in chars)))
+            return f"(?-i:{choice})" if any(c.isalpha() for c in chars) else choice
         case Edge(_, text):
             return text
         case Placeholder(name):
