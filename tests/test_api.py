@@ -42,7 +42,8 @@ def test_a_fault_of_a_stage_costs_one_document(monkeypatch: pytest.MonkeyPatch) 
     first, second = convert(RULES)
     assert [(d.code, d.message) for d in first.diagnostics] == [("E899", "internal error: KeyError: 'surprise'")]
     assert first.kql is None
-    assert second.kql is not None and second.kql.endswith('| where TargetProcessName =~ "y"')
+    assert second.kql is not None
+    assert second.kql.endswith('| where TargetProcessName =~ "y"')
 
 
 def test_a_fault_of_the_loader_costs_one_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
