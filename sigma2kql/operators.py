@@ -160,12 +160,11 @@ def folds(leaf: Match[Column]) -> str | None:
 
 
 def _list_of(parts: tuple[Part, ...], cased: bool) -> str | None:
-    plain = _shape(parts)
-    if plain is None:
-        return None if parts in ((), (ANY,)) or _ends(parts) else "wild cased" if cased else "wild"
-    how, text = plain
-    if how != "equals":
-        return None
+    if len(parts) != 1:
+        return None if _shape(parts) or not parts or _ends(parts) else "wild cased" if cased else "wild"
+    (text,) = parts
+    if not isinstance(text, str):
+        return None if text is ANY else "wild cased" if cased else "wild"
     if not cased and _folds_beyond_ascii(text):
         return "lower"
     return "cased" if cased else "text"
