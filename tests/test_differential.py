@@ -270,6 +270,8 @@ def matches(draw: Any) -> Expr[Column]:
     any_test: list[st.SearchStrategy[Any]] = [text_tests(), st.just(Null()), st.just(Exists())]
     if column.type == "bool":
         any_test = [st.just(Null()), st.just(Exists()), numbers]  # its text is True or true, by the engine
+    if column.type == "real":
+        any_test = [st.just(Null()), st.just(Exists())]  # its text is 42 or 42.0, by the engine; map asks for numbers
     if column.type in ("int", "long", "real"):
         any_test += [numbers, numbers, numbers]
     if column.type in ("string", "dynamic"):
