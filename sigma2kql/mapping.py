@@ -7,12 +7,12 @@ except for what the outcome's losses say; what no table can carry is an error th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from operator import is_
 from typing import Any
 
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean
+from sigma2kql.facts import conjuncts, contradiction, known_texts, settled
 from sigma2kql.literals import decimal_text, quoted
 from sigma2kql.mappingfile import fill
 from sigma2kql.model import (
@@ -41,7 +41,7 @@ from sigma2kql.model import (
     Text,
     Verdict,
 )
-from sigma2kql.simplify import assume, leaves, replace as replace_leaves, simplify
+from sigma2kql.simplify import leaves, replace as replace_leaves, simplify
 from sigma2kql.tables import Target, carriers, carries_field
 from sigma2kql.transforms import (
     ALWAYS,
@@ -219,11 +219,11 @@ class _Mapper:
         if self.serve.exactness != "exact":
             self.notes.losses.append(Loss(self.serve.exactness, self.serve.why, None))
         rows = self.serve.where
-        tree = _settled(simplify(self._tree(where, False)), _facts(rows))
+        tree = settled(simplify(self._tree(where, False)), known_texts(rows))
         never = [diagnostic(code, message, span, hint) for code, message, span, hint in self.notes.never]
         if tree == NEVER:
             raise Sigma2KqlError(never or [diagnostic("E410", "the rule can never match in this table", None)])
-        if clash := _contradiction((*_conjuncts(rows), *_conjuncts(tree))):
+        if clash := contradiction((*conjuncts(rows), *conjuncts(tree))):
             raise Sigma2KqlError([clash])
         warnings = [diagnostic("W410", f"{d.message}: this value selects nothing", d.span, d.hint) for d in never]
         losses = list(
@@ -241,12 +241,14 @@ class _Mapper:
         kinds = {exactness for exactness, _ in losses}
         verdict: Verdict = "exact" if not kinds else "narrower" if "narrower" in kinds else "broader"
         fields = {name: describe(field) for name, field in self.maps.items()}
-        stated = _conjuncts(rows)
-        asked = tuple(e for e in _conjuncts(tree) if e not in stated)
-        narrowed = _facts(tree)
+        stated = conjuncts(rows)
+        asked = tuple(e for e in conjuncts(tree) if e not in stated)
+        narrowed = known_texts(tree)
         kept = stated
         if narrowed:
-            kept = tuple(e for e in stated if not any(narrowed.get(c, texts) < texts for c, texts in _facts(e).items()))
+            kept = tuple(
+                e for e in stated if not any(narrowed.get(c, texts) < texts for c, texts in known_texts(e).items())
+            )
         rows = kept[0] if len(kept) == 1 else And(kept)
         query = Query(self.name, rows, asked[0] if len(asked) == 1 else And(asked), self.table.time, self.table.columns)
         caveats = self._caveats()
@@ -551,72 +553,3 @@ def describe(field: FieldMap) -> str:
         return f"always `{field.constant}`"
     text = " or ".join(column.text for column in field.columns)
     return f"{text} ({field.transform})" if field.transform else text
-
-
-def _settled(tree: Expr[Column], facts: dict[Column, frozenset[str]]) -> Expr[Column]:
-    """The tree on rows where the facts hold, each conjunct also under the facts that the other conjuncts state."""
-    assumed = assume(tree, facts)
-    tree = tree if assumed is tree else simplify(assumed)
-    own = _facts(tree)
-    if not own:
-        return tree
-    known = {column: facts.get(column, texts) & texts for column, texts in own.items()}
-    conjuncts = _conjuncts(tree)
-    settled = tuple([c if _facts(c) else assume(c, known) for c in conjuncts])
-    return tree if all(map(is_, settled, conjuncts)) else simplify(And(settled))
-
-
-def _facts(rows: Expr[Column]) -> dict[Column, frozenset[str]]:
-    """The only texts that a column has in these rows, where they are few and compare with case."""
-    facts: dict[Column, frozenset[str]] = {}
-    for conjunct in _conjuncts(rows):
-        items = conjunct.items if isinstance(conjunct, Or) else (conjunct,)
-        first = items[0] if items else None
-        if not isinstance(first, Match) or not isinstance(first.test, Text) or not first.test.cased:
-            continue  # nearly always
-        tests = [item for item in items if isinstance(item, Match) and isinstance(item.test, Text) and item.test.cased]
-        texts = [literal(item.test) for item in tests]
-        columns = {item.subject for item in tests}
-        if len(tests) == len(items) and len(columns) == 1 and all(texts):
-            facts[columns.pop()] = frozenset(text for text in texts if text)
-    return facts
-
-
-def _conjuncts(tree: Expr[Column]) -> tuple[Expr[Column], ...]:
-    return tree.items if isinstance(tree, And) else (tree,)
-
-
-def _contradiction(conjuncts: tuple[Expr[Column], ...]) -> Diagnostic | None:
-    """Two conjuncts that ask one column for different whole values: such a query can never fire."""
-    allowed: dict[str, tuple[set[str], Span | None]] = {}
-    for conjunct in conjuncts:
-        asked = _values(conjunct)
-        if asked is None:
-            continue
-        column, values, span = asked
-        if column in allowed:
-            before, first = allowed[column]
-            if not before & values:
-                wanted = ", ".join(f"`{v}`" for v in sorted(values)[:3])
-                found = ", ".join(f"`{v}`" for v in sorted(before)[:3])
-                return diagnostic(
-                    "E413", f"can never match: {column} would have to be {wanted} and {found} at once", span or first
-                )
-            values &= before
-        allowed[column] = (values, span)
-    return None
-
-
-def _values(expr: Expr[Column]) -> tuple[str, set[str], Span | None] | None:
-    """Column and folded whole values, where the tree is a choice of whole values of one stored column."""
-    items: Iterator[Expr[Column]] = iter(expr.items) if isinstance(expr, Or) else iter((expr,))
-    column: str | None = None
-    values: set[str] = set()
-    span: Span | None = None
-    for item in items:
-        text = literal(item.test) if isinstance(item, Match) else None
-        if not isinstance(item, Match) or not text or (column is not None and item.subject.text != column):
-            return None
-        column, span = item.subject.text, item.span or span
-        values.add(text.lower())
-    return (column, values, span) if column is not None else None

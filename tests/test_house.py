@@ -32,7 +32,7 @@ ROOMS: list[set[str]] = [
     {"jsontree", "exported", "strings"},
     {"regex", "modifiers", "condition", "metadata", "simplify", "transforms", "events", "config"},
     {"detection", "correlation", "evaluate", "operators"},
-    {"mappingfile"},
+    {"mappingfile", "facts"},
     {"loader", "tables", "prefilter", "compact", "artifacts", "engines"},
     {"mapping", "kql"},
     {"correlate"},

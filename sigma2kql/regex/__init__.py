@@ -8,15 +8,13 @@ and every pattern given out is legal and means the same in Kusto's dialect (the 
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, reduce
 from itertools import product
 from typing import assert_never
 
-from sigma2kql.literals import lowered
-from sigma2kql.model import ANY, ONE, OneOf, Part, Placeholder, Text
+from sigma2kql.model import ANY, OneOf, Part, Text
 from sigma2kql.regex.syntax import (
     SCRIPTS,
     Char,
@@ -32,15 +30,10 @@ from sigma2kql.regex.syntax import (
     Switch,
     parse,
 )
+from sigma2kql.regex.wildcards import wildcard_regex
+from sigma2kql.regex.writing import write
 
 __all__ = ["RegexProblem", "matches_empty", "required_literals", "search", "translate", "wildcard_regex"]
-
-_META = frozenset("\\.+*?()|[]{}^$")
-_ESCAPES = str.maketrans({char: "\\" + char for char in _META})
-_SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
-_SET_META = frozenset("\\[]-")
-_RANGE_META = _SET_META | frozenset("&~")
-_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 @lru_cache(maxsize=64)
@@ -51,188 +44,13 @@ def translate(pattern: str, flags: str = "") -> str:
     translation is itself. Raises RegexProblem, with offsets into `pattern`, for what Kusto cannot run.
     """
     prefix = f"(?{''.join(sorted(flags))})" if flags else ""
-    return prefix + _write(_tree(pattern, flags))
+    return prefix + write(_tree(pattern, flags))
 
 
 @lru_cache(maxsize=256)
 def _tree(pattern: str, flags: str = "") -> Node:
     """One pattern is asked for its translation, what it implies and whether it matches: it is read once."""
     return parse(pattern, flags)
-
-
-def wildcard_regex(shapes: Iterable[tuple[Part, ...]], cased: bool) -> str:
-    """A Kusto regex that holds for exactly the texts of any of these shapes (`Text` of the model).
-
-    What all of them begin and end with is written once. A Placeholder is a ValueError.
-    """
-    found = [_anchored(parts if cased else _spelled(parts)) for parts in shapes]
-    texts = [part for parts in found for part in parts if isinstance(part, str)]
-    folds = not cased and any(c.lower() != c.upper() for text in texts for c in text)
-    flags = "i" * folds + "s" * any(part is ANY or part is ONE for parts in found for part in parts)
-    if len(found) > 1 and (_agree(found, 0) or _agree(found, -1)):
-        text = _alternatives([_units(parts) for parts in found])
-    else:
-        text = "|".join(["".join(map(_wildcard_part, parts)) for parts in found])
-    return f"(?{flags})" * bool(flags) + text
-
-
-def _agree(found: list[tuple[Part | Edge, ...]], end: int) -> bool:
-    """Whether all begin (0) or end (-1) with the same character or wildcard."""
-    edges = {part[end] if isinstance(part := parts[end], str) else part for parts in found if parts}
-    return len(edges) == 1
-
-
-def _anchored(parts: tuple[Part, ...]) -> tuple[Part | Edge, ...]:
-    """With `^` and `$`; a leading or trailing run of any characters goes with its anchor."""
-    inner = parts[1:] if parts[:1] == (ANY,) else (_FROM_START, *parts)
-    return (*inner, _TO_END) if parts[-1:] != (ANY,) else inner[:-1]
-
-
-_FROM_START, _TO_END = Edge("start", "^"), Edge("end", "$")
-
-
-def _spelled(parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """Letters beyond ASCII as a choice of all that tolower() makes one: regexes without case take more for equal."""
-    if all(part.isascii() for part in parts if isinstance(part, str)):
-        return parts
-    found: list[Part] = []
-    for part in parts:
-        if not isinstance(part, str) or part.isascii():
-            found.append(part)
-            continue
-        for char in part:
-            letters = char if char.isascii() else _one_letter(char)
-            if len(letters) > 1:
-                found.append(OneOf(letters))
-            elif found and isinstance(found[-1], str):
-                found[-1] += char
-            else:
-                found.append(char)
-    return tuple(found)
-
-
-@lru_cache(maxsize=256)
-def _one_letter(char: str) -> str:
-    """The character, or every letter that has the same lower case."""
-    low = lowered(char)
-    if low == char and char.upper() == char:
-        return char
-    return "".join(chr(code) for code in range(ord("A"), 0x1E944) if lowered(chr(code)) == low)
-
-
-def _wildcard_part(part: Part | Edge) -> str:
-    match part:
-        case str():
-            if not part.isprintable():
-                return "".join(_escape(c, _META) for c in part)
-            return part.translate(_ESCAPES) if _SPECIAL.search(part) else part
-        case OneOf(chars):
-            choice = _write_set(Set(tuple((c, c) for c in chars)))
-            return f"(?-i:{choice})" if any(c.isalpha() for c in chars) else choice
-        case Edge(_, text):
-            return text
-        case Placeholder(name):
-            raise ValueError(f"placeholder %{name}% is not replaced")
-        case _:
-            return ".*" if part is ANY else "."
-
-
-def _units(parts: Iterable[Part | Edge]) -> list[str]:
-    """The pieces of a pattern that cannot be divided."""
-    return [_wildcard_part(unit) for part in parts for unit in (part if isinstance(part, str) else (part,))]
-
-
-def _alternatives(found: list[list[str]]) -> str:
-    """`found` joined by `|` between what all begin and end with; no word is cut."""
-    start = _common(found)
-    end = _common([units[start:][::-1] for units in found])
-    middles = ["".join(units[start : len(units) - end]) for units in found]
-    head, tail = "".join(found[0][:start]), "".join(found[0][len(found[0]) - end :])
-    return f"{head}(?:{'|'.join(middles)}){tail}" if head or tail else "|".join(middles)
-
-
-def _common(found: list[list[str]]) -> int:
-    """How many units all begin with, and none ends with; the next is not in the middle of a word."""
-    first, last = min(found), max(found)
-    count = 0
-    while count < len(first) - 1 and count < len(last) - 1 and first[count] == last[count]:
-        count += 1
-    count = max(0, min(count, *(len(units) - 1 for units in found)))
-    while count and first[count - 1].isalnum() and any(units[count].isalnum() for units in found):
-        count -= 1
-    return count
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Writing
-
-
-def _write(node: Node) -> str:
-    match node:
-        case Char(value, _):
-            return _escape(value, _META)
-        case Dot():
-            return "."
-        case Set():
-            return _write_set(node)
-        case Edge(_, text):
-            return text
-        case Sequence(items):
-            return "".join([_escape(i.value, _META) if type(i) is Char else _write(i) for i in items])
-        case Choice(items):
-            return "|".join(map(_write, items))
-        case Repeat(item, low, high, lazy):
-            inner = _write(item)
-            if isinstance(item, Sequence | Choice | Repeat | Edge):
-                inner = f"(?:{inner})"
-            return inner + _write_count(low, high) + "?" * lazy
-        case Group(item, on, off):
-            return f"(?{_write_flags(on, off)}:{_write(item)})"
-        case Switch(on, off):
-            return f"(?{_write_flags(on, off)})"
-        case _:
-            assert_never(node)
-
-
-def _write_flags(on: str, off: str) -> str:
-    return f"{on}-{off}" if off else on
-
-
-def _write_count(low: int, high: int | None) -> str:
-    short = {(0, None): "*", (1, None): "+", (0, 1): "?"}.get((low, high))
-    if short is not None:
-        return short
-    return f"{{{low}}}" if low == high else f"{{{low},{'' if high is None else high}}}"
-
-
-def _write_set(node: Set) -> str:
-    if len(node.items) == 1 and not node.negated and isinstance(node.items[0], str):
-        name = node.items[0]
-        return name if name.startswith("\\") else f"[{name}]"
-    dash = ("-", "-") in node.items  # written last, where it can only mean itself
-    items = [i for i in dict.fromkeys(node.items) if i != ("-", "-")]
-    body = "".join(map(_write_item, items))
-    opening = "^" if node.negated else "\\" if body.startswith("^") else ""
-    return f"[{opening}{body}{'-' * dash}]"
-
-
-def _write_item(item: tuple[str, str] | str) -> str:
-    if isinstance(item, str):
-        return item
-    first, last = item
-    if first == last:
-        return _escape(first, _SET_META)
-    return f"{_escape(first, _RANGE_META)}-{_escape(last, _RANGE_META)}"
-
-
-@lru_cache(maxsize=2048)
-def _escape(char: str, meta: frozenset[str]) -> str:
-    """One character; what does not print is written as a code, so that no literal holds a raw line end or bidi mark."""
-    if char in meta:
-        return "\\" + char
-    if char.isprintable():
-        return char
-    return _SHORT.get(char, f"\\x{{{ord(char):X}}}")
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,125 @@
+"""Regular expressions for texts with wildcards.
+
+Place in the flow: under emission. Invariant: a pattern finds exactly the texts of the shapes it was made from, and
+folds the letters that Kusto's other operators fold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+from sigma2kql.literals import lowered
+from sigma2kql.model import ANY, ONE, OneOf, Part, Placeholder
+from sigma2kql.regex.syntax import (
+    Edge,
+    Set,
+)
+from sigma2kql.regex.writing import META, escape, write_set
+
+_ESCAPES = str.maketrans({char: "\\" + char for char in META})
+_SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
+
+
+def wildcard_regex(shapes: Iterable[tuple[Part, ...]], cased: bool) -> str:
+    """A Kusto regex that holds for exactly the texts of any of these shapes (`Text` of the model).
+
+    What all of them begin and end with is written once. A Placeholder is a ValueError.
+    """
+    found = [_anchored(parts if cased else _spelled(parts)) for parts in shapes]
+    texts = [part for parts in found for part in parts if isinstance(part, str)]
+    folds = not cased and any(c.lower() != c.upper() for text in texts for c in text)
+    flags = "i" * folds + "s" * any(part is ANY or part is ONE for parts in found for part in parts)
+    if len(found) > 1 and (_agree(found, 0) or _agree(found, -1)):
+        text = _alternatives([_units(parts) for parts in found])
+    else:
+        text = "|".join(["".join(map(_wildcard_part, parts)) for parts in found])
+    return f"(?{flags})" * bool(flags) + text
+
+
+def _agree(found: list[tuple[Part | Edge, ...]], end: int) -> bool:
+    """Whether all begin (0) or end (-1) with the same character or wildcard."""
+    edges = {part[end] if isinstance(part := parts[end], str) else part for parts in found if parts}
+    return len(edges) == 1
+
+
+def _anchored(parts: tuple[Part, ...]) -> tuple[Part | Edge, ...]:
+    """With `^` and `$`; a leading or trailing run of any characters goes with its anchor."""
+    inner = parts[1:] if parts[:1] == (ANY,) else (_FROM_START, *parts)
+    return (*inner, _TO_END) if parts[-1:] != (ANY,) else inner[:-1]
+
+
+_FROM_START, _TO_END = Edge("start", "^"), Edge("end", "$")
+
+
+def _spelled(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Letters beyond ASCII as a choice of all that tolower() makes one: regexes without case take more for equal."""
+    if all(part.isascii() for part in parts if isinstance(part, str)):
+        return parts
+    found: list[Part] = []
+    for part in parts:
+        if not isinstance(part, str) or part.isascii():
+            found.append(part)
+            continue
+        for char in part:
+            letters = char if char.isascii() else _one_letter(char)
+            if len(letters) > 1:
+                found.append(OneOf(letters))
+            elif found and isinstance(found[-1], str):
+                found[-1] += char
+            else:
+                found.append(char)
+    return tuple(found)
+
+
+@lru_cache(maxsize=256)
+def _one_letter(char: str) -> str:
+    """The character, or every letter that has the same lower case."""
+    low = lowered(char)
+    if low == char and char.upper() == char:
+        return char
+    return "".join(chr(code) for code in range(ord("A"), 0x1E944) if lowered(chr(code)) == low)
+
+
+def _wildcard_part(part: Part | Edge) -> str:
+    match part:
+        case str():
+            if not part.isprintable():
+                return "".join(escape(c, META) for c in part)
+            return part.translate(_ESCAPES) if _SPECIAL.search(part) else part
+        case OneOf(chars):
+            choice = write_set(Set(tuple((c, c) for c in chars)))
+            return f"(?-i:{choice})" if any(c.isalpha() for c in chars) else choice
+        case Edge(_, text):
+            return text
+        case Placeholder(name):
+            raise ValueError(f"placeholder %{name}% is not replaced")
+        case _:
+            return ".*" if part is ANY else "."
+
+
+def _units(parts: Iterable[Part | Edge]) -> list[str]:
+    """The pieces of a pattern that cannot be divided."""
+    return [_wildcard_part(unit) for part in parts for unit in (part if isinstance(part, str) else (part,))]
+
+
+def _alternatives(found: list[list[str]]) -> str:
+    """`found` joined by `|` between what all begin and end with; no word is cut."""
+    start = _common(found)
+    end = _common([units[start:][::-1] for units in found])
+    middles = ["".join(units[start : len(units) - end]) for units in found]
+    head, tail = "".join(found[0][:start]), "".join(found[0][len(found[0]) - end :])
+    return f"{head}(?:{'|'.join(middles)}){tail}" if head or tail else "|".join(middles)
+
+
+def _common(found: list[list[str]]) -> int:
+    """How many units all begin with, and none ends with; the next is not in the middle of a word."""
+    first, last = min(found), max(found)
+    count = 0
+    while count < len(first) - 1 and count < len(last) - 1 and first[count] == last[count]:
+        count += 1
+    count = max(0, min(count, *(len(units) - 1 for units in found)))
+    while count and first[count - 1].isalnum() and any(units[count].isalnum() for units in found):
+        count -= 1
+    return count
