@@ -30,7 +30,7 @@ ROOMS: list[set[str]] = [
     {"errors"},
     {"model", "literals", "yamltree", "report", "child"},
     {"jsontree", "exported", "strings"},
-    {"regex", "modifiers", "condition", "metadata", "simplify", "transforms", "events", "config"},
+    {"regex", "modifiers", "condition", "metadata", "simplify", "transforms", "events", "config", "wording"},
     {"detection", "correlation", "evaluate", "operators"},
     {"mappingfile", "facts"},
     {"loader", "tables", "prefilter", "compact", "artifacts", "engines"},

@@ -14,6 +14,8 @@ from sigma2kql.cli.common import load_config, make_options
 from sigma2kql.errors import did_you_mean
 from sigma2kql.model import And, Compiled, Expr, Match, Not, Or, Rule
 from sigma2kql.report import as_text, printable
+from sigma2kql.simplify import simplify
+from sigma2kql.wording import in_words
 
 
 @click.command("explain")
@@ -54,7 +56,7 @@ def _rule(done: Compiled, options: Options) -> str:
             f"log source: {done.document.logsource}",
             "",
             "what the rule means:",
-            *_tree(done.document.where, "  "),
+            *_tree(simplify(done.document.where), "  "),
         ]
     if done.table is not None:
         lines += ["", f"table: {done.table} (target {options.target}, {done.verdict})"]
@@ -78,4 +80,4 @@ def _tree(expr: Expr[Any], indent: str) -> list[str]:
         case Not(item):
             return [f"{indent}not", *_tree(item, indent + "  ")]
         case Match(subject, test):
-            return [printable(f"{indent}{subject.name or 'the event'}: {test}")]
+            return [printable(f"{indent}{subject.name or 'the event'} {in_words(test)}")]
