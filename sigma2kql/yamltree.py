@@ -268,12 +268,12 @@ def _too_large(source: Source, max_size: int) -> Diagnostic | None:
 
 def _too_deep(source: Source) -> Diagnostic | None:
     """Refuse what would exhaust the composer's stack: libyaml dies of 50,000 `[`. Its events need no stack."""
-    if len(source.text) <= MAX_UNCHECKED:
-        return None
-    count = source.text.count  # each level of nesting needs one of these, and counting is fast
-    if count("[") + count("{") + count("-") + count(":") + count("?") <= MAX_UNCHECKED:
-        return None
     text = source.text
+    if len(text) <= MAX_UNCHECKED:
+        return None
+    # A level needs a bracket, or stands further to the right than the one around it (a list in a map: as far).
+    if text.count("[") + text.count("{") + 2 * max(map(len, text.split("\n"))) <= MAX_UNCHECKED:
+        return None
     depth = 0
     opens = (yaml.SequenceStartEvent, yaml.MappingStartEvent)
     parser = _Composer(text)
