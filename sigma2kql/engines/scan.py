@@ -218,13 +218,13 @@ class _Reader:
     def either(self) -> Value:
         left = self.both()
         while self.took("or"):
-            left = _or(left, self.both())
+            left = _joined(left, self.both(), True)
         return left
 
     def both(self) -> Value:
         left = self.compared()
         while self.took("and"):
-            left = _and(left, self.compared())
+            left = _joined(left, self.compared(), False)
         return left
 
     def compared(self) -> Value:
@@ -274,24 +274,15 @@ class _Reader:
         return lambda record, _state: record[name]
 
 
-def _and(left: Value, right: Value) -> Value:
+def _joined(left: Value, right: Value, decisive: bool) -> Value:
+    """`and` (False decides) or `or` (True decides), with null where neither side does and one is null."""
+
     def value(record: Record, state: State) -> Any:
         one = left(record, state)
-        if one is False:
-            return False
+        if one is decisive:
+            return decisive
         other = right(record, state)
-        return other if one is True or other is False else None
-
-    return value
-
-
-def _or(left: Value, right: Value) -> Value:
-    def value(record: Record, state: State) -> Any:
-        one = left(record, state)
-        if one is True:
-            return True
-        other = right(record, state)
-        return other if one is False or other is True else None
+        return other if one is (not decisive) or other is decisive else None
 
     return value
 

@@ -16,11 +16,13 @@ from sigma2kql.model import ANY, And, Exists, Expr, Field, Match, Not, Null, Or,
 from sigma2kql.proof.generate import passes
 from sigma2kql.proof.room import Room, synonym
 from sigma2kql.simplify import leaves
+from sigma2kql.wording import in_words
 
 CASES = 2000  # combinations that are looked at, of parts of a rule or of values of a table
 ANYTHING = "\ue000"  # a character that stands for any text; no rule writes it
 NEGATED = re.compile(r"\[\^|\\[PpWSD]|\(\?")  # with these a pattern may hold on less when case is ignored
 SHOWN = 6  # values that a sentence names
+SAID = 100  # characters of a test in words
 
 Asked = tuple[Match[Field], bool]
 
@@ -64,8 +66,8 @@ def _clash(way: Iterable[Asked]) -> str:
                 continue
             for other, also in tests:
                 if _excludes(one, other, also):
-                    how = "must not be" if not also else "must also be"
-                    return f"`{name}` must be {_told(one)} and {how} {_told(other)}"
+                    first, second = in_words(one)[:SAID], in_words(other)[:SAID]
+                    return f"`{name}` must be such that it {first} and {'' if also else 'not '}that it {second}"
     return ""
 
 
@@ -106,20 +108,6 @@ def _within(narrow: Text, wide: Text) -> bool:
     if not all(part is ANY or (isinstance(part, str) and part.isascii()) for part in (*narrow.parts, *wide.parts)):
         return False
     return matches(wide, "".join(part if isinstance(part, str) else ANYTHING for part in narrow.parts))
-
-
-def _told(test: Test[Field]) -> str:
-    match test:
-        case Null() | Text(()):
-            return "empty"
-        case Exists():
-            return "present"
-        case Text(parts):
-            return "'" + "".join(part if isinstance(part, str) else "*" for part in parts)[:80] + "'"
-        case Regex(pattern):
-            return f"like '{pattern[:80]}'"
-        case _:
-            return "another value"
 
 
 def one_sided(where: Expr[Field], room: Room, wanted: bool) -> str:
