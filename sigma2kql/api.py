@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".yml", ".yaml")
 STANDARD_INPUT = "-"
 # A file that may hold a filter or a correlation: then all documents are read before the first is compiled.
-_LINKED = re.compile(rb"^(?:filter|correlation)\s*:", re.MULTILINE)
+# Behind a line end, as a literal is searched for at full speed.
+_LINKED = re.compile(rb"\n(?:filter|correlation)\s*:")
 # Files that go through one stage before the next begins: a twentieth faster than one by one, as a stage stays in the
 # processor's cache.
 _AT_ONCE = 32
@@ -107,7 +108,7 @@ def read_inputs(paths: Sequence[str], standard_input: bytes = b"") -> Iterator[I
             yield Input("<stdin>", None, standard_input)
             continue
         try:
-            with open(path, "rb") as file:  # noqa: PTH123 - thousands of files: a Path for each takes longer than reading it
+            with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - thousands of files: a Path for each takes longer than reading it
                 yield Input(path, root, file.read())
         except OSError as error:
             yield Input(path, root, b"", error.strerror or str(error))
@@ -145,7 +146,7 @@ def compile_inputs(inputs: Iterable[Input], options: Options) -> Iterator[tuple[
     """
     inputs = list(inputs)
     compiler = Compiler(options)
-    if not any(_LINKED.search(one.data) for one in inputs):
+    if not any(_LINKED.search(b"\n" + one.data) for one in inputs):
         for start in range(0, len(inputs), _AT_ONCE):
             loaded = [(one, document) for one in inputs[start : start + _AT_ONCE] for document in load_input(one)]
             yield from [(one, compiler.compile(document)) for one, document in loaded]

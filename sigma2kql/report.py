@@ -7,6 +7,7 @@ never reach a terminal or a log line.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 
 from sigma2kql import __version__
@@ -44,18 +45,23 @@ def as_text(diagnostic: Diagnostic, color: bool = False) -> str:
     return "\n".join(lines)
 
 
+_NO_TAB = re.compile(r"[^\t]")
+
+
 def _excerpt(text: str, line: int, column: int, length: int, color: bool) -> list[str]:
     """The source line and carets under the part that is meant; long lines are cut around it."""
     if not text.strip():
         return []
     start = max(0, column - 61) if len(text) > 120 else 0
     shown = text[start : start + 120]
-    before = "".join("\t" if char == "\t" else " " for char in shown[: column - 1 - start])
+    before = _NO_TAB.sub(" ", shown[: column - 1 - start])
     carets = "^" * max(1, min(length, len(shown) - (column - 1 - start)))
     if color:
         carets = f"\x1b[31m{carets}\x1b[0m"
     gutter = f"{line:>5} | "
-    safe = "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in shown)
+    safe = shown
+    if not shown.isprintable():
+        safe = "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in shown)
     return [f"{gutter}{safe}", f"{' ' * (len(gutter) - 2)}| {before}{carets}"]
 
 
