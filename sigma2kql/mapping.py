@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean, frozen
 from sigma2kql.facts import conjuncts, contradiction, known_texts, settled
 from sigma2kql.literals import decimal_text, quoted
 from sigma2kql.mappingfile import fill
@@ -60,7 +60,7 @@ from sigma2kql.transforms import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mapped:
     """A rule on one table: the query, how true it is, what each field became and what is worth a warning."""
 

@@ -60,6 +60,7 @@ _EXTRAS = (
     "caveat",
     "closed",
 )
+_FIELD_KEYS = dict.fromkeys((*_HOWS, *_EXTRAS))  # in this order, and found at once
 _FILE_KEYS = (
     "table", "target", "builtin", "time", "columns", "serves", "fields", "others", "absent", "keywords", "extends",
     "custom", "notes", "caveat",
@@ -193,38 +194,39 @@ class _Reader:
         if isinstance(node, YamlScalar):
             return FieldMap((self.column(self.text(node, f"the column of `{name}`"), node),), span=span)
         form = self.mapping(node, f"the mapping of `{name}`")
-        self.check_keys(form, (*_HOWS, *_EXTRAS), f"the mapping of `{name}`")
+        self.check_keys(form, _FIELD_KEYS, f"the mapping of `{name}`")
         hows = [how for how in _HOWS if how in form.entries]
         if len(hows) != 1:
             self.problem("E456", f"the mapping of `{name}` must have exactly one of {', '.join(_HOWS)}", node)
             return FieldMap(span=span)
         made = self._form(name, hows[0], form)
-        return replace(made, span=span, **self._extras(name, form, made))
+        return FieldMap(span=span, **made, **self._extras(name, form, made))
 
-    def _form(self, name: str, how: str, form: YamlMap) -> FieldMap:
+    def _form(self, name: str, how: str, form: YamlMap) -> dict[str, Any]:
+        """What the key that says `how` states of a `FieldMap`."""
         node = form.entries[how][1]
         match how:
             case "column":
-                return FieldMap((self.column(self.text(node, "`column`"), node),))
+                return {"columns": (self.column(self.text(node, "`column`"), node),)}
             case "any":
                 items = node.items if isinstance(node, YamlList) else [node]
-                return FieldMap(tuple(c for item in items for c in self.field_map(name, item).columns))
+                return {"columns": tuple([c for item in items for c in self.field_map(name, item).columns])}
             case "property" | "json" | "xml" | "pair":
                 base = self.column(self.text(node, f"`{how}`"), node)
-                return FieldMap((accessor(how, base, self._key(name, form), self._type(form), name),))
+                return {"columns": (accessor(how, base, self._key(name, form), self._type(form), name),)}
             case "expression":
-                return FieldMap((self._expression(name, self.text(node, "`expression`"), form),))
+                return {"columns": (self._expression(name, self.text(node, "`expression`"), form),)}
             case "values":
                 values = {
                     str(key.text if not isinstance(key.value, str) else key.value): self.where(value)
                     for key, value in self.mapping(node, "`values`").entries.values()
                 }
                 default = self.where(form.entries["default"][1]) if "default" in form.entries else None
-                return FieldMap(values=values, default=default)
+                return {"values": values, "default": default}
             case "constant":
-                return FieldMap(constant=self.text(node, "`constant`"))
+                return {"constant": self.text(node, "`constant`")}
             case _:
-                return FieldMap(cases=tuple(self._cases(name, node)))
+                return {"cases": tuple(self._cases(name, node))}
 
     def _cases(self, name: str, node: Node) -> Iterator[tuple[Expr[Column], FieldMap]]:
         items = node.items if isinstance(node, YamlList) else []
@@ -262,7 +264,7 @@ class _Reader:
         named = form.entries.get("name")
         return Column(text, self._type(form), reads, "computed", (), self.text(named[1], "`name`") if named else name)
 
-    def _extras(self, name: str, form: YamlMap, made: FieldMap) -> dict[str, Any]:
+    def _extras(self, name: str, form: YamlMap, made: Mapping[str, Any]) -> dict[str, Any]:
         extras: dict[str, Any] = {}
         if "transform" in form.entries:
             node = form.entries["transform"][1]
@@ -274,7 +276,7 @@ class _Reader:
                     node,
                     did_you_mean(extras["transform"], TRANSFORMS),
                 )
-            elif extras["transform"] in ("user_split", "registry_path", "registry_data") and len(made.columns) != 2:
+            elif extras["transform"] in ("user_split", "registry_path", "registry_data") and len(made.get("columns", ())) != 2:
                 self.problem("E457", f"`{extras['transform']}` needs exactly two columns in `any`", node)
         if "options" in form.entries:
             extras["options"] = plain(form.entries["options"][1])
@@ -353,18 +355,19 @@ class _Reader:
         }
         ids = form.get("event_ids")
         exactness, why = self.exactness(form, "an entry of `serves`")
+        where = self.where(form.get("where"))
         return Serve(
             LogSource(parts.get("category"), parts.get("product"), parts.get("service")),
-            self.where(form.get("where")),
+            where,
             frozenset(int(text) for text, item in self.texts(ids, "`event_ids`") if self._is_number(text, item)),
-            elements=self._elements(form),
+            elements=self._elements(form, where),
             exactness=exactness,
             why=why,
             caveat=self.caveat(form),
             **self.shared(form),
         )
 
-    def _elements(self, form: YamlMap) -> frozenset[str] | None:
+    def _elements(self, form: YamlMap, where: Expr[Column]) -> frozenset[str] | None:
         """The names of a closed list: written out, or those of the EventIDs in `where` from a list that is shipped."""
         node = form.get("elements")
         if not isinstance(node, YamlScalar):
@@ -373,7 +376,7 @@ class _Reader:
         if lists is None:
             self.problem("E451", f"there is no list of elements `{node.text}`", node, "write the names out as a list")
             return None
-        ids = {leaf.test.value for leaf in leaves(self.where(form.get("where"))) if isinstance(leaf.test, Number)}
+        ids = {leaf.test.value for leaf in leaves(where) if isinstance(leaf.test, Number)}
         return frozenset(name for number, names in lists.items() if not ids or number in ids for name in names)
 
     def _is_number(self, text: str, node: Node) -> bool:

@@ -7,7 +7,7 @@ frozen; a tree over `Field` has not been mapped, a tree over `Column` has, and t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
@@ -71,7 +71,7 @@ class OneOf:
     chars: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Placeholder:
     """`%name%` of the `expand` modifier, to be replaced before mapping."""
 
@@ -258,7 +258,7 @@ class Rule:
     warnings: tuple[Diagnostic, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reference:
     """The id or name of another rule, and where it is named."""
 
@@ -278,7 +278,7 @@ CorrelationType = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Threshold:
     """The condition of a correlation: all of `bounds` (operator, number) hold for the aggregate."""
 
@@ -287,7 +287,7 @@ class Threshold:
     percentile: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Correlation:
     """A rule over the matches of other rules. `timespan` is in seconds."""
 
@@ -304,7 +304,7 @@ class Correlation:
     warnings: tuple[Diagnostic, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Filter:
     """A condition that is added (AND, as written) to the rules it names; `rules` empty means any."""
 
@@ -316,7 +316,7 @@ class Filter:
     warnings: tuple[Diagnostic, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NativeQuery:
     """A Microsoft hunting or analytics document: KQL already. `data` is the document as plain values."""
 
@@ -328,7 +328,7 @@ class NativeQuery:
     warnings: tuple[Diagnostic, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Broken:
     """A document that could not be read; `diagnostics` holds at least one error."""
 
@@ -346,7 +346,7 @@ Document: TypeAlias = Rule | Correlation | Filter | NativeQuery | Broken
 Exactness = Literal["exact", "broader", "narrower"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FieldMap:
     """How one Sigma field stands in a table.
 
@@ -371,7 +371,7 @@ class FieldMap:
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Serve:
     """One log source that a table carries: which rules, which rows, and what differs from the table's own fields.
 
@@ -391,7 +391,7 @@ class Serve:
     caveat: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Table:
     """A table or ASIM parser function with its columns (name -> type) and the log sources it serves."""
 
@@ -409,7 +409,7 @@ class Table:
     source: Source | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Query:
     """One table and the rows wanted: those of the log source (`rows`) that the rule means (`where`).
 
@@ -426,7 +426,7 @@ class Query:
 Verdict = Literal["exact", "broader", "narrower"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Compiled:
     """What became of one document. `kql` is None when it failed or gives no query of its own."""
 

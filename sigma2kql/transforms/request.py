@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sigma2kql.errors import Span
+from sigma2kql.errors import Span, frozen
 from sigma2kql.literals import decimal_text
 from sigma2kql.model import (
     ANY,
@@ -36,7 +36,7 @@ NEVER: Expr[Column] = Or(())
 PRESENT = Text((ANY,))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Loss:
     """One way in which the query differs from the rule, with the value that causes it."""
 
