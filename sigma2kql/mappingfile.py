@@ -78,6 +78,7 @@ _SERVE_KEYS = (
     "why",
     "caveat",
 )
+_OF_TWO = ("user_split", "registry_path", "registry_data")  # transforms of two columns
 _CASTS = {
     "int": "toint",
     "long": "tolong",
@@ -276,7 +277,7 @@ class _Reader:
                     node,
                     did_you_mean(extras["transform"], TRANSFORMS),
                 )
-            elif extras["transform"] in ("user_split", "registry_path", "registry_data") and len(made.get("columns", ())) != 2:
+            elif extras["transform"] in _OF_TWO and len(made.get("columns", ())) != 2:
                 self.problem("E457", f"`{extras['transform']}` needs exactly two columns in `any`", node)
         if "options" in form.entries:
             extras["options"] = plain(form.entries["options"][1])
