@@ -38,12 +38,12 @@ class _Reader:
     def read(self, node: YamlNode) -> Expr[Field] | None:
         if isinstance(node, YamlScalar):
             return self.item(Field(None), KEYWORD, [node])
-        inner = node.entries if isinstance(node, YamlMap) else node.items
+        inner = node.values if isinstance(node, YamlMap) else node.items
         if not inner:
             self.report("E220", "the detection is empty", Span(self.source, node.start, node.end))
             return None
         if isinstance(node, YamlMap):
-            parts = [self.entry(key, value) for key, value in node.entries.values()]
+            parts = [self.entry(node.key(name), value) for name, value in node.values.items()]
         else:
             parts = [self.read(item) for item in node.items]
         exprs = [part for part in parts if part is not None]

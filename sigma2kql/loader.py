@@ -108,7 +108,7 @@ _JSON = re.compile(r'\s*(?:\[\s*)?\{\s*"')  # standard input has no name that te
 def _read_exported(source: Source, index: int, document: YamlDocument) -> list[Document] | None:
     """What was exported from a workspace or a tenant, a document a resource; None for any other document."""
     root = document.root
-    if not isinstance(root, YamlList) and not (isinstance(root, YamlMap) and not MARKS.isdisjoint(root.entries)):
+    if not isinstance(root, YamlList) and not (isinstance(root, YamlMap) and not MARKS.isdisjoint(root.values)):
         return None
     from sigma2kql.exported import read_exported  # few files need it
 
@@ -163,7 +163,7 @@ class _Templates:
 
     def apply(self, root: YamlMap, problems: list[Diagnostic]) -> YamlMap | None:
         """The document as it is to be read: with the template merged in, which wins; None for a template itself."""
-        if "correlation" in root.entries or ("filter" in root.entries and "detection" not in root.entries):
+        if "correlation" in root.values or ("filter" in root.values and "detection" not in root.values):
             return root
         node = root.get("action")
         if node is None:
@@ -173,7 +173,8 @@ class _Templates:
             merged = root if self.template is None else merge(root, self.template)
             self.previous_size = size
         else:
-            body = YamlMap({key: entry for key, entry in root.entries.items() if key != "action"}, root.start, root.end)
+            values = {key: value for key, value in root.values.items() if key != "action"}
+            body = YamlMap(values, root.keys(), root.start, root.end)
             action = node.text if isinstance(node, YamlScalar) else ""
             if action in ("global", "reset"):
                 self.template = body if action == "global" else None
@@ -183,10 +184,11 @@ class _Templates:
                 hint = did_you_mean(action, ("global", "reset", "repeat")) or "one of global, reset, repeat"
                 problems.append(diagnostic("E113", f"unknown action `{action}`", span(self.source, node), hint))
                 return body
-            below = self.previous or self.template or YamlMap({}, root.start, root.end)
+            below = self.previous or self.template or YamlMap({}, {}, root.start, root.end)
             if not self.affordable(self.previous_size, root, problems):
                 return body
-            merged = YamlMap(merge(below, body).entries, root.start, root.end)
+            merged = merge(below, body)
+            merged.start, merged.end = root.start, root.end
         if self.broken is not None:
             line = self.source.position(self.broken.start)[0]
             at = Span(self.source, root.start, root.start + 1)
@@ -206,14 +208,11 @@ class _Templates:
 
 def merge(below: YamlMap, above: YamlMap) -> YamlMap:
     """Both maps in one: maps merge, everything else is taken from `above`. The extent is that of `below`."""
-    entries = dict(below.entries)
-    for name, (key, value) in above.entries.items():
-        old = entries.get(name)
-        if old is not None and isinstance(old[1], YamlMap) and isinstance(value, YamlMap):
-            entries[name] = (key, merge(old[1], value))
-        else:
-            entries[name] = (key, value)
-    return YamlMap(entries, below.start, below.end)
+    values = dict(below.values)
+    for name, value in above.values.items():
+        old = values.get(name)
+        values[name] = merge(old, value) if isinstance(old, YamlMap) and isinstance(value, YamlMap) else value
+    return YamlMap(values, {**below.keys(), **above.keys()}, below.start, below.end)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -230,16 +229,16 @@ class _Reader:
     problems: list[Diagnostic]
 
     def read(self) -> Document:
-        entries = self.root.entries
-        if "correlation" in entries:
+        values = self.root.values
+        if "correlation" in values:
             return self.correlation()
-        if "filter" in entries and "detection" not in entries:
+        if "filter" in values and "detection" not in values:
             return self.filter()
-        if "detection" in entries or "logsource" in entries:
+        if "detection" in values or "logsource" in values:
             return self.rule()
-        if "query" in entries and not entries.keys().isdisjoint(_NATIVE):
+        if "query" in values and not values.keys().isdisjoint(_NATIVE):
             return self.native()
-        if "title" in entries:
+        if "title" in values:
             return self.rule()
         if not self.failed():  # else its kind may be among what could not be read
             at = Span(self.source, self.root.start, self.root.start + 1)
@@ -266,12 +265,12 @@ class _Reader:
         return MetadataReader(self.source, self.root, self.problems).read()
 
     def section(self, name: str) -> tuple[YamlScalar, YamlMap] | None:
-        entry = self.root.entries.get(name)
-        if entry is None:
+        node = self.root.get(name)
+        if node is None:
             at = Span(self.source, self.root.start, self.root.start + 1)
             self.report("E201", f"the document has no `{name}`", at)
             return None
-        key, node = entry
+        key = self.root.key(name)
         if not isinstance(node, YamlMap):
             self.report("E202", f"`{name}` must be a map", Span(self.source, key.start, max(key.end, node.end)))
             return None
@@ -317,14 +316,12 @@ class _Reader:
     def where(self, key: YamlScalar, section: YamlMap, reserved: set[str]) -> Expr[Field] | None:
         """The tree of a detection: every search identifier is read, used or not, then the conditions."""
         names: dict[str, Expr[Field] | None] = {}
-        keys: dict[str, YamlScalar] = {}
-        for name, (name_key, node) in section.entries.items():
+        for name, node in section.values.items():
             if name not in reserved:
                 names[name] = read_detection(self.source, node, self.problems)
-                keys[name] = name_key
             elif name == "timeframe":
                 hint = "only a correlation looks at a span of time"
-                self.report("W214", "`timeframe` has no effect", span(self.source, name_key), hint)
+                self.report("W214", "`timeframe` has no effect", span(self.source, section.key(name)), hint)
         if not names:
             self.report("E309", f"`{key.text}` has no search identifier", span(self.source, key))
         used: set[str] = set()
@@ -337,22 +334,20 @@ class _Reader:
         for name in names:
             if name not in used:
                 message = f"the search identifier `{name}` is not used in the condition"
-                self.report("W301", message, span(self.source, keys[name]))
+                self.report("W301", message, span(self.source, section.key(name)))
         return found[0] if len(found) == 1 else Or(tuple(found))
 
     def conditions(self, key: YamlScalar, section: YamlMap) -> list[YamlScalar]:
         node = section.get("condition")
         if node is None:
-            hint = did_you_mean("condition", (name for name in section.entries if name.lower().startswith("con")))
+            hint = did_you_mean("condition", (name for name in section.values if name.lower().startswith("con")))
             self.report("E308", f"`{key.text}` has no condition", span(self.source, key), hint)
             return []
         items: Iterable[YamlNode] = node.items if isinstance(node, YamlList) else [node]
         texts = [item for item in items if isinstance(item, YamlScalar) and item.value is not None]
         if not texts or len(texts) < len(node.items if isinstance(node, YamlList) else [node]):
-            at = (
-                span(self.source, node) if node.end > node.start else span(self.source, section.entries["condition"][0])
-            )
-            self.report("E308", "a condition must be text, or a list of texts", at)
+            at = node if node.end > node.start else section.key("condition")
+            self.report("E308", "a condition must be text, or a list of texts", span(self.source, at))
         return texts
 
     # -- the others
@@ -387,7 +382,7 @@ class _Reader:
         """A Microsoft hunting or analytics document: its query is taken as it is."""
         node = self.root.get("query")
         if not isinstance(node, YamlScalar) or not isinstance(node.value, str) or not node.text.strip():
-            self.report("E115", "the query must be text", span(self.source, self.root.entries["query"][0]))
+            self.report("E115", "the query must be text", span(self.source, self.root.key("query")))
         query = node if isinstance(node, YamlScalar) else None
         return _native(self.origin, plain(self.root), query, self.problems)
 

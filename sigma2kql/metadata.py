@@ -58,7 +58,7 @@ class MetadataReader:
         """The metadata; unknown keys are kept in `custom` as plain values."""
         custom: dict[str, Any] = {}
         values = self.values
-        for key, (_, node) in self.document.entries.items():
+        for key, node in self.document.values.items():
             read = _READERS.get(key)
             if read is not None:
                 value = read(self, key, node)
@@ -189,14 +189,14 @@ _READERS = {
 
 def read_logsource(source: Source, document: YamlMap, problems: list[Diagnostic]) -> LogSource | None:
     """The log source of a rule or filter; None where there is an error, which is then in `problems`."""
-    entry = document.entries.get("logsource")
-    if entry is None:
+    node = document.get("logsource")
+    if node is None:
         at = Span(source, document.start, document.start + 1)
         hint = "it needs `logsource` with at least one of category, product and service"
         problems.append(diagnostic("E201", "the document has no log source", at, hint))
         return None
-    key, node = entry
     if not isinstance(node, YamlMap):
+        key = document.key("logsource")
         at = Span(source, key.start, max(node.end, key.end))
         problems.append(diagnostic("E202", "`logsource` must be a map", at, "like `category: process_creation`"))
         return None
@@ -220,8 +220,8 @@ def read_logsource(source: Source, document: YamlMap, problems: list[Diagnostic]
             problems.append(diagnostic("W215", message, span(source, value)))
         values[name] = text.lower()
     if not values and not failed:
-        hint = did_you_mean(next(iter(node.entries), ""), ("category", "product", "service"))
+        hint = did_you_mean(next(iter(node.values), ""), ("category", "product", "service"))
         message = "the log source names no category, product or service"
-        problems.append(diagnostic("E203", message, span(source, key), hint))
+        problems.append(diagnostic("E203", message, span(source, document.key("logsource")), hint))
         failed = True
     return None if failed else LogSource(span=at, **values)
