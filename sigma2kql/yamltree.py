@@ -327,7 +327,7 @@ def _compose_part(source: Source, start: int, end: int) -> tuple[list[YamlDocume
     try:
         parser = _Composer(text)
         try:
-            shared = _ANCHOR.search(text) is not None
+            shared = "&" in text and _ANCHOR.search(text) is not None
             while parser.check_node():
                 builder = _Builder(source, start, shared)
                 root = builder.build(parser.get_node(), 1)
@@ -383,6 +383,7 @@ def _explain(source: Source, start: int, text: str, error: Exception) -> Diagnos
 # Construction
 
 
+_new = object.__new__
 _Composed: TypeAlias = ScalarNode | SequenceNode | MappingNode
 
 
@@ -428,19 +429,20 @@ class _Builder:
     def scalar(self, node: ScalarNode) -> YamlScalar:
         if node.tag:
             return self.tagged(node)
-        text = node.value
-        start = node.start_mark.index + self.offset
-        end = node.end_mark.index + self.offset
+        made = _new(YamlScalar)  # calling the class would cost more than all else here
+        made.value = made.text = text = node.value
+        made.start = node.start_mark.index + self.offset
+        made.end = node.end_mark.index + self.offset
         style = node.style
+        made.plain = not style
         if not style:  # words (false, null, ...) have at most five letters
             if text[:1] in _HINTS and (len(text) < 6 or not text[0].isalpha()):
-                return YamlScalar(_implicit(text)[1], text, start, end, True)
-            return YamlScalar(text, text, start, end, True)
-        if style in "|>":
+                made.value = _implicit(text)[1]
+        elif style in "|>":
             source = self.source.text
-            while source[end - 1] in " \r\n":
-                end -= 1
-        return YamlScalar(text, text, start, end)
+            while source[made.end - 1] in " \r\n":
+                made.end -= 1
+        return made
 
     def tagged(self, node: ScalarNode) -> YamlScalar:
         start, end = node.start_mark.index + self.offset, node.end_mark.index + self.offset
