@@ -318,8 +318,10 @@ def read_condition(
             break
     resolver = _Resolver(names, used)
     expr = resolver.resolve(parsed)
-    problems.extend(fault.diagnostic(source, node) for fault in resolver.faults)
-    return None if resolver.faults else expr
+    if not resolver.faults:
+        return expr
+    problems += [fault.diagnostic(source, node) for fault in resolver.faults]
+    return None
 
 
 class _Resolver:
@@ -335,23 +337,22 @@ class _Resolver:
         self.budget = MAX_COMPARED
 
     def resolve(self, tree: Condition) -> Expr[Field] | None:
-        match tree:
-            case Named(name, start, end):
-                if name not in self.names:
-                    self.fault("E302", f"no search identifier is named `{name}`", start, end, name)
-                    return None
-                self.used.add(name)
-                return self.names[name]
-            case Quantified(quantifier, pattern):
-                key = (quantifier, pattern)
-                if key not in self.patterns:
-                    self.patterns[key] = self.quantified(tree)
-                return self.patterns[key]
-            case Joined("not", (operand,)):
-                inner = self.resolve(operand)
-                return None if inner is None else Not(inner)
-            case Joined(operator, operands):
-                return _joined(operator, [self.resolve(operand) for operand in operands])
+        if isinstance(tree, Named):
+            name, start, end = tree
+            if name not in self.names:
+                self.fault("E302", f"no search identifier is named `{name}`", start, end, name)
+                return None
+            self.used.add(name)
+            return self.names[name]
+        if isinstance(tree, Quantified):
+            key = (tree.quantifier, tree.pattern)
+            if key not in self.patterns:
+                self.patterns[key] = self.quantified(tree)
+            return self.patterns[key]
+        inner = [self.resolve(operand) for operand in tree.operands]
+        if tree.operator == "not":
+            return None if inner[0] is None else Not(inner[0])
+        return _joined(tree.operator, inner)
 
     def quantified(self, tree: Quantified) -> Expr[Field] | None:
         start = tree.end - len(tree.pattern)

@@ -89,9 +89,10 @@ class _Reader:
     def read(self, root: YamlMap) -> Config:
         values: dict[str, Any] = {}
         spans: dict[str, Span] = {}
-        for name, (key, node) in root.entries.items():
+        for name, node in root.values.items():
             if name not in KEYS:
-                self.wrong(key, f"unknown key `{name}`", did_you_mean(name, KEYS) or f"known: {', '.join(KEYS)}")
+                hint = did_you_mean(name, KEYS) or f"known: {', '.join(KEYS)}"
+                self.wrong(root.key(name), f"unknown key `{name}`", hint)
                 continue
             spans[name] = Span(self.source, node.start, node.end)
             values[name] = self._value(name, node)
@@ -114,7 +115,7 @@ class _Reader:
                 if not isinstance(node, YamlMap):
                     self.wrong(node, "`placeholders` maps names to values")
                     return {}
-                return {key: tuple(self._texts(key, value)) for key, (_, value) in node.entries.items()}
+                return {key: tuple(self._texts(key, value)) for key, value in node.values.items()}
             case "deploy" | "directories":
                 if not isinstance(node, YamlMap):
                     self.wrong(node, f"`{name}` is a map")

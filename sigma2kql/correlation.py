@@ -50,8 +50,9 @@ class CorrelationReader:
 
     def read(self) -> Section:
         section = Section()
-        for name, (key, _) in self.node.entries.items():
+        for name in self.node.values:
             if name not in _KEYS:
+                key = self.node.key(name)
                 self.report("E230", f"`{name}` is not part of a correlation", key, did_you_mean(name, _KEYS))
         section.type = self.kind()
         section.rules = self.references("rules", "E230", True)
@@ -113,12 +114,12 @@ class CorrelationReader:
         if not isinstance(node, YamlMap):
             self.report("E234", "`aliases` must be a map", node, "alias: {rule name: field}")
             return aliases
-        for alias, (key, value) in node.entries.items():
-            if not isinstance(value, YamlMap) or not value.entries:
-                self.report("E234", f"the alias `{alias}` must be a map", key, "alias: {rule name: field}")
+        for alias, value in node.values.items():
+            if not isinstance(value, YamlMap) or not value.values:
+                self.report("E234", f"the alias `{alias}` must be a map", node.key(alias), "alias: {rule name: field}")
                 continue
             aliases[alias] = {}
-            for rule, (_, name) in value.entries.items():
+            for rule, name in value.values.items():
                 if isinstance(name, YamlScalar) and isinstance(name.value, str) and name.text:
                     aliases[alias][rule] = name.text
                 else:
@@ -148,7 +149,8 @@ class CorrelationReader:
         fields: tuple[str, ...] = ()
         percentile: float | None = None
         before = len(self.problems)
-        for name, (key, value) in node.entries.items():
+        for name, value in node.values.items():
+            key = node.key(name)
             if name in OPERATORS or name == "percentile":
                 number = self.number(name, value)
                 if number is None:

@@ -16,15 +16,12 @@ from sigma2kql.yamltree import YamlList, YamlMap, YamlNode, YamlScalar, locate, 
 
 
 def read_detection(source: Source, node: YamlNode, problems: list[Diagnostic]) -> Expr[Field] | None:
-    """The tree of one search identifier; None where there is an error, which is then in `problems`.
-
-    A map is And over its items, a list Or over its elements, a scalar one keyword (searched in the whole event).
-    """
-    return _Reader(source, problems).read(node)
+    """The tree of one search identifier; None where there is an error, which is then in `problems`."""
+    return DetectionReader(source, problems).read(node)
 
 
-class _Reader:
-    """Holds where problems go, so that reading one node may report several."""
+class DetectionReader:
+    """Reads search identifiers; `problems` receives what is wrong with them."""
 
     __slots__ = ("problems", "source")
 
@@ -36,21 +33,25 @@ class _Reader:
         self.problems.append(diagnostic(code, message, at, hint))
 
     def read(self, node: YamlNode) -> Expr[Field] | None:
+        """The tree of one search identifier; None where there is an error.
+
+        A map is And over its items, a list Or over its elements, a scalar one keyword (searched in the whole event).
+        """
         if isinstance(node, YamlScalar):
             return self.item(Field(None), KEYWORD, [node])
-        inner = node.entries if isinstance(node, YamlMap) else node.items
+        inner = node.values if isinstance(node, YamlMap) else node.items
         if not inner:
             self.report("E220", "the detection is empty", Span(self.source, node.start, node.end))
             return None
         if isinstance(node, YamlMap):
-            parts = [self.entry(key, value) for key, value in node.entries.values()]
+            parts = [self.entry(node.key(name), value) for name, value in node.values.items()]
         else:
             parts = [self.read(item) for item in node.items]
+        if len(parts) == 1:
+            return parts[0]
         exprs = [part for part in parts if part is not None]
         if len(exprs) < len(parts):
             return None
-        if len(exprs) == 1:
-            return exprs[0]
         return And(tuple(exprs)) if isinstance(node, YamlMap) else Or(tuple(exprs))
 
     def entry(self, key: YamlScalar, value: YamlNode) -> Expr[Field] | None:
@@ -86,14 +87,15 @@ class _Reader:
     def item(self, field: Field, chain: Chain, values: list[YamlNode]) -> Expr[Field] | None:
         exprs: list[Expr[Field]] = []
         source = self.source
-        wrap = chain.wrap
+        shaped = chain.wrap is not None
+        before, behind = chain.wrap or (False, False)
         failed = bool(chain.faults)
         for value in values:
             at = Span(source, value.start, value.end)
-            if wrap is not None and type(value) is YamlScalar and type(value.value) is str:  # nearly every value
-                if "\\*" in value.text:
+            if shaped and type(value) is YamlScalar and type(text := value.value) is str:  # nearly every value
+                if "\\*" in text:
                     self.warn_literal(chain, value, at)
-                exprs.append(Match(field, read_shape(value.value, *wrap), at))
+                exprs.append(Match(field, read_shape(text, before, behind), at))
                 continue
             if not isinstance(value, YamlScalar):
                 what = "a map" if isinstance(value, YamlMap) else "a list"

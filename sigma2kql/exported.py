@@ -59,8 +59,8 @@ def read_exported(source: Source, root: YamlNode) -> list[Exported] | None:
 def _is_template(root: YamlNode) -> bool:
     return (
         isinstance(root, YamlMap)
-        and "resources" in root.entries
-        and not {"$schema", "contentVersion"}.isdisjoint(root.entries)
+        and "resources" in root.values
+        and not {"$schema", "contentVersion"}.isdisjoint(root.values)
     )
 
 
@@ -69,7 +69,7 @@ def _rows(root: YamlNode) -> list[YamlNode] | None:
     if isinstance(root, YamlMap):
         inner = root.get("resources") if _is_template(root) else root.get("value")
         if _is_template(root) and isinstance(inner, YamlMap):  # languageVersion 2
-            return [node for _, node in inner.entries.values()]
+            return list(inner.values.values())
         if _is_template(root):
             return inner.items if isinstance(inner, YamlList) else []
         if isinstance(inner, YamlList) and _are_resources(inner):
@@ -83,10 +83,10 @@ def _are_resources(rows: YamlList) -> bool:
 
 
 def _is_resource(node: YamlNode) -> bool:
-    if not isinstance(node, YamlMap) or not {"detection", "query"}.isdisjoint(node.entries):
+    if not isinstance(node, YamlMap) or not {"detection", "query"}.isdisjoint(node.values):
         return False
-    named = not {"kind", "type", "name"}.isdisjoint(node.entries)
-    return "queryCondition" in node.entries or (named and isinstance(node.get("properties"), YamlMap))
+    named = not {"kind", "type", "name"}.isdisjoint(node.values)
+    return "queryCondition" in node.values or (named and isinstance(node.get("properties"), YamlMap))
 
 
 def _known(template: YamlMap) -> dict[str, YamlScalar]:
@@ -94,7 +94,7 @@ def _known(template: YamlMap) -> dict[str, YamlScalar]:
     found: dict[str, YamlScalar] = {}
     for section in ("parameters", "variables"):
         told = template.get(section)
-        for name, (_, node) in told.entries.items() if isinstance(told, YamlMap) else ():
+        for name, node in told.values.items() if isinstance(told, YamlMap) else ():
             value = node.get("defaultValue") if section == "parameters" and isinstance(node, YamlMap) else node
             if isinstance(value, YamlScalar) and not _is_expression(value.value):
                 found[f"{section}/{name}"] = value
@@ -152,9 +152,9 @@ class _Reader:
         type_ = self.word(row, "type").partition("@")[0].lower()
         kind = self.word(row, "kind")
         properties = row.get("properties")
-        if "queryCondition" in row.entries:
+        if "queryCondition" in row.values:
             self.detection(one, row)
-        elif isinstance(properties, YamlMap) and "queryCondition" in properties.entries:
+        elif isinstance(properties, YamlMap) and "queryCondition" in properties.values:
             self.detection(one, properties)
         elif isinstance(properties, YamlMap) and type_.endswith("/savedsearches"):
             self.search(one, row)
@@ -181,7 +181,7 @@ class _Reader:
         """The value without expressions; each that has no fixed value is a problem of `one`."""
         match node:
             case YamlMap():
-                return {key: self.plain(one, value) for key, (_, value) in node.entries.items()}
+                return {key: self.plain(one, value) for key, value in node.values.items()}
             case YamlList():
                 return [self.plain(one, item) for item in node.items]
             case YamlScalar():
@@ -206,7 +206,7 @@ class _Reader:
         assert isinstance(properties, YamlMap)
         return {
             key[:1].lower() + key[1:]: self.plain(one, value)
-            for key, (_, value) in properties.entries.items()
+            for key, value in properties.values.items()
             if key not in ONLY_TEMPLATES
         }
 

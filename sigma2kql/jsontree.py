@@ -81,10 +81,11 @@ class _Reader:
                 return self.plain(at)
 
     def map(self, start: int, depth: int) -> YamlMap:
-        entries: dict[str, tuple[YamlScalar, YamlNode]] = {}
+        values: dict[str, YamlNode] = {}
+        keys: dict[str, YamlScalar] = {}
         at = self.gap(start + 1)
         while self.text[at : at + 1] != "}":
-            if entries:
+            if keys:
                 at = self.comma(at, "}")
             if self.text[at : at + 1] != '"':
                 raise self.stop(at, "a key in double quotes is to be here")
@@ -93,12 +94,13 @@ class _Reader:
             if self.text[at : at + 1] != ":":
                 raise self.stop(at, f"a colon is to be behind the key `{key.text[:40]}`")
             value = self.value(self.gap(at + 1), depth + 1)
-            if key.text in entries:
-                self.duplicate(key, entries[key.text][0])
+            if key.text in keys:
+                self.duplicate(key, keys[key.text])
             else:
-                entries[key.text] = (key, value)
+                values[key.text] = value
+                keys[key.text] = key
             at = self.gap(value.end)
-        return YamlMap(entries, start, at + 1)
+        return YamlMap(values, keys, start, at + 1)
 
     def list(self, start: int, depth: int) -> YamlList:
         items: list[YamlNode] = []

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from sigma2kql.condition import read_condition
-from sigma2kql.detection import read_detection
+from sigma2kql.detection import DetectionReader
 from sigma2kql.errors import Diagnostic, Source, Span, diagnostic, did_you_mean, fail, frozen
 from sigma2kql.metadata import LEVELS, MetadataReader, read_logsource
 from sigma2kql.model import (
@@ -77,7 +77,9 @@ def load(source: Source) -> tuple[Document, ...]:
         origin = Origin(source, 0, Span(source, 0, 0))
         empty = diagnostic("E110", "the file holds no document", Span(source, 0, 0))
         return (Broken(origin, Metadata(), (empty,)),)
-    templates = _Templates(source)
+    templates = None
+    if any(isinstance(one.root, YamlMap) and "action" in one.root.values for one in composed):
+        templates = _Templates(source)
     documents: list[Document] = []
     for index, document in enumerate(composed):
         exported = _read_exported(source, index, document)
@@ -108,7 +110,7 @@ _JSON = re.compile(r'\s*(?:\[\s*)?\{\s*"')  # standard input has no name that te
 def _read_exported(source: Source, index: int, document: YamlDocument) -> list[Document] | None:
     """What was exported from a workspace or a tenant, a document a resource; None for any other document."""
     root = document.root
-    if not isinstance(root, YamlList) and not (isinstance(root, YamlMap) and not MARKS.isdisjoint(root.entries)):
+    if not isinstance(root, YamlList) and not (isinstance(root, YamlMap) and not MARKS.isdisjoint(root.values)):
         return None
     from sigma2kql.exported import read_exported  # few files need it
 
@@ -126,7 +128,7 @@ def _read_exported(source: Source, index: int, document: YamlDocument) -> list[D
     return documents
 
 
-def _read(source: Source, index: int, document: YamlDocument, templates: _Templates) -> Document | None:
+def _read(source: Source, index: int, document: YamlDocument, templates: _Templates | None) -> Document | None:
     origin = Origin(source, index, Span(source, document.start, document.end))
     problems = list(document.problems)
     root = document.root
@@ -137,7 +139,7 @@ def _read(source: Source, index: int, document: YamlDocument, templates: _Templa
             at = Span(source, root.start, min(root.start + 1, root.end))
             problems.append(diagnostic("E112", "the document is not a map", at, "a rule starts with `title:`"))
         return Broken(origin, Metadata(), tuple(problems))
-    merged = templates.apply(root, problems)
+    merged = root if templates is None else templates.apply(root, problems)
     if merged is None:
         broken = any(problem.severity == "error" for problem in problems)
         return Broken(origin, Metadata(), tuple(problems)) if broken else None
@@ -163,7 +165,7 @@ class _Templates:
 
     def apply(self, root: YamlMap, problems: list[Diagnostic]) -> YamlMap | None:
         """The document as it is to be read: with the template merged in, which wins; None for a template itself."""
-        if "correlation" in root.entries or ("filter" in root.entries and "detection" not in root.entries):
+        if "correlation" in root.values or ("filter" in root.values and "detection" not in root.values):
             return root
         node = root.get("action")
         if node is None:
@@ -173,7 +175,8 @@ class _Templates:
             merged = root if self.template is None else merge(root, self.template)
             self.previous_size = size
         else:
-            body = YamlMap({key: entry for key, entry in root.entries.items() if key != "action"}, root.start, root.end)
+            values = {key: value for key, value in root.values.items() if key != "action"}
+            body = YamlMap(values, root.keys(), root.start, root.end)
             action = node.text if isinstance(node, YamlScalar) else ""
             if action in ("global", "reset"):
                 self.template = body if action == "global" else None
@@ -183,10 +186,11 @@ class _Templates:
                 hint = did_you_mean(action, ("global", "reset", "repeat")) or "one of global, reset, repeat"
                 problems.append(diagnostic("E113", f"unknown action `{action}`", span(self.source, node), hint))
                 return body
-            below = self.previous or self.template or YamlMap({}, root.start, root.end)
+            below = self.previous or self.template or YamlMap({}, {}, root.start, root.end)
             if not self.affordable(self.previous_size, root, problems):
                 return body
-            merged = YamlMap(merge(below, body).entries, root.start, root.end)
+            merged = merge(below, body)
+            merged.start, merged.end = root.start, root.end
         if self.broken is not None:
             line = self.source.position(self.broken.start)[0]
             at = Span(self.source, root.start, root.start + 1)
@@ -206,14 +210,11 @@ class _Templates:
 
 def merge(below: YamlMap, above: YamlMap) -> YamlMap:
     """Both maps in one: maps merge, everything else is taken from `above`. The extent is that of `below`."""
-    entries = dict(below.entries)
-    for name, (key, value) in above.entries.items():
-        old = entries.get(name)
-        if old is not None and isinstance(old[1], YamlMap) and isinstance(value, YamlMap):
-            entries[name] = (key, merge(old[1], value))
-        else:
-            entries[name] = (key, value)
-    return YamlMap(entries, below.start, below.end)
+    values = dict(below.values)
+    for name, value in above.values.items():
+        old = values.get(name)
+        values[name] = merge(old, value) if isinstance(old, YamlMap) and isinstance(value, YamlMap) else value
+    return YamlMap(values, {**below.keys(), **above.keys()}, below.start, below.end)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -230,16 +231,16 @@ class _Reader:
     problems: list[Diagnostic]
 
     def read(self) -> Document:
-        entries = self.root.entries
-        if "correlation" in entries:
+        values = self.root.values
+        if "correlation" in values:
             return self.correlation()
-        if "filter" in entries and "detection" not in entries:
+        if "filter" in values and "detection" not in values:
             return self.filter()
-        if "detection" in entries or "logsource" in entries:
+        if "detection" in values or "logsource" in values:
             return self.rule()
-        if "query" in entries and not entries.keys().isdisjoint(_NATIVE):
+        if "query" in values and not values.keys().isdisjoint(_NATIVE):
             return self.native()
-        if "title" in entries:
+        if "title" in values:
             return self.rule()
         if not self.failed():  # else its kind may be among what could not be read
             at = Span(self.source, self.root.start, self.root.start + 1)
@@ -251,7 +252,7 @@ class _Reader:
         self.problems.append(diagnostic(code, message, at, hint))
 
     def failed(self) -> bool:
-        return any(problem.severity == "error" for problem in self.problems)
+        return bool(self.problems) and any(problem.severity == "error" for problem in self.problems)
 
     def broken(self, kind: Kind, meta: Metadata) -> Broken:
         """The document as a failure; errors stand before warnings."""
@@ -265,17 +266,17 @@ class _Reader:
             self.report("E205", "the taxonomy of this rule is not known", span(self.source, node), hint)
         return MetadataReader(self.source, self.root, self.problems).read()
 
-    def section(self, name: str) -> tuple[YamlScalar, YamlMap] | None:
-        entry = self.root.entries.get(name)
-        if entry is None:
+    def section(self, name: str) -> YamlMap | None:
+        node = self.root.get(name)
+        if node is None:
             at = Span(self.source, self.root.start, self.root.start + 1)
             self.report("E201", f"the document has no `{name}`", at)
             return None
-        key, node = entry
         if not isinstance(node, YamlMap):
+            key = self.root.key(name)
             self.report("E202", f"`{name}` must be a map", Span(self.source, key.start, max(key.end, node.end)))
             return None
-        return key, node
+        return node
 
     # -- rules and filters
 
@@ -283,7 +284,7 @@ class _Reader:
         meta = self.metadata()
         logsource = read_logsource(self.source, self.root, self.problems)
         section = self.section("detection")
-        where = None if section is None else self.where(*section, {"condition", "timeframe"})
+        where = None if section is None else self.where("detection", section)
         if logsource is None or where is None or self.failed():
             return self.broken("detection", meta)
         return Rule(self.origin, meta, logsource, where, tuple(self.problems))
@@ -295,18 +296,19 @@ class _Reader:
         where = None
         rules: tuple[Reference, ...] = ()
         if section is not None:
-            where = self.where(*section, {"condition", "timeframe", "rules"})
-            rules = self.filtered_rules(*section)
+            where = self.where("filter", section)
+            rules = self.filtered_rules(section)
         if logsource is None or where is None or self.failed():
             return self.broken("filter", meta)
         return Filter(self.origin, meta, logsource, rules, where, tuple(self.problems))
 
-    def filtered_rules(self, key: YamlScalar, section: YamlMap) -> tuple[Reference, ...]:
+    def filtered_rules(self, section: YamlMap) -> tuple[Reference, ...]:
         """The rules that a filter names; empty for any."""
         node = section.get("rules")
         if node is None:
             hint = "list ids or names of rules, or write `rules: any`"
-            self.report("E240", "the filter does not say which rules it is for", span(self.source, key), hint)
+            at = span(self.source, self.root.key("filter"))
+            self.report("E240", "the filter does not say which rules it is for", at, hint)
             return ()
         if (isinstance(node, YamlScalar) and node.text == "any") or (isinstance(node, YamlList) and not node.items):
             return ()
@@ -314,19 +316,19 @@ class _Reader:
 
         return read_references(self.source, "rules", node, "E240", self.problems)
 
-    def where(self, key: YamlScalar, section: YamlMap, reserved: set[str]) -> Expr[Field] | None:
-        """The tree of a detection: every search identifier is read, used or not, then the conditions."""
+    def where(self, key: Literal["detection", "filter"], section: YamlMap) -> Expr[Field] | None:
+        """The tree of the section under `key`: every search identifier is read, used or not, then the conditions."""
         names: dict[str, Expr[Field] | None] = {}
-        keys: dict[str, YamlScalar] = {}
-        for name, (name_key, node) in section.entries.items():
+        reserved = _RESERVED[key]
+        reader = DetectionReader(self.source, self.problems)
+        for name, node in section.values.items():
             if name not in reserved:
-                names[name] = read_detection(self.source, node, self.problems)
-                keys[name] = name_key
+                names[name] = reader.read(node)
             elif name == "timeframe":
                 hint = "only a correlation looks at a span of time"
-                self.report("W214", "`timeframe` has no effect", span(self.source, name_key), hint)
+                self.report("W214", "`timeframe` has no effect", span(self.source, section.key(name)), hint)
         if not names:
-            self.report("E309", f"`{key.text}` has no search identifier", span(self.source, key))
+            self.report("E309", f"`{key}` has no search identifier", span(self.source, self.root.key(key)))
         used: set[str] = set()
         exprs = [
             read_condition(self.source, node, names, self.problems, used) for node in self.conditions(key, section)
@@ -337,22 +339,20 @@ class _Reader:
         for name in names:
             if name not in used:
                 message = f"the search identifier `{name}` is not used in the condition"
-                self.report("W301", message, span(self.source, keys[name]))
+                self.report("W301", message, span(self.source, section.key(name)))
         return found[0] if len(found) == 1 else Or(tuple(found))
 
-    def conditions(self, key: YamlScalar, section: YamlMap) -> list[YamlScalar]:
+    def conditions(self, key: str, section: YamlMap) -> list[YamlScalar]:
         node = section.get("condition")
         if node is None:
-            hint = did_you_mean("condition", (name for name in section.entries if name.lower().startswith("con")))
-            self.report("E308", f"`{key.text}` has no condition", span(self.source, key), hint)
+            hint = did_you_mean("condition", (name for name in section.values if name.lower().startswith("con")))
+            self.report("E308", f"`{key}` has no condition", span(self.source, self.root.key(key)), hint)
             return []
         items: Iterable[YamlNode] = node.items if isinstance(node, YamlList) else [node]
         texts = [item for item in items if isinstance(item, YamlScalar) and item.value is not None]
         if not texts or len(texts) < len(node.items if isinstance(node, YamlList) else [node]):
-            at = (
-                span(self.source, node) if node.end > node.start else span(self.source, section.entries["condition"][0])
-            )
-            self.report("E308", "a condition must be text, or a list of texts", at)
+            at = node if node.end > node.start else section.key("condition")
+            self.report("E308", "a condition must be text, or a list of texts", span(self.source, at))
         return texts
 
     # -- the others
@@ -364,7 +364,7 @@ class _Reader:
             return self.broken("correlation", meta)
         from sigma2kql.correlation import CorrelationReader
 
-        reader = CorrelationReader(self.source, *found, self.problems)
+        reader = CorrelationReader(self.source, self.root.key("correlation"), found, self.problems)
         section = reader.read()
         generate = section.generate or reader.flag("generate", self.root.get("generate"))
         if self.failed():
@@ -387,7 +387,7 @@ class _Reader:
         """A Microsoft hunting or analytics document: its query is taken as it is."""
         node = self.root.get("query")
         if not isinstance(node, YamlScalar) or not isinstance(node.value, str) or not node.text.strip():
-            self.report("E115", "the query must be text", span(self.source, self.root.entries["query"][0]))
+            self.report("E115", "the query must be text", span(self.source, self.root.key("query")))
         query = node if isinstance(node, YamlScalar) else None
         return _native(self.origin, plain(self.root), query, self.problems)
 
@@ -411,4 +411,8 @@ def _native(
     return NativeQuery(origin, meta, text, span(origin.source, query), data, tuple(problems))
 
 
+_RESERVED = {  # what is no search identifier
+    "detection": frozenset({"condition", "timeframe"}),
+    "filter": frozenset({"condition", "timeframe", "rules"}),
+}
 _NATIVE = frozenset({"kind", "tactics", "requiredDataConnectors", "name"})

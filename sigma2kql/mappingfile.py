@@ -113,7 +113,7 @@ class _Reader:
             return node
         if node is not None:
             self.problem("E451", f"{what} must be a map", node)
-        return YamlMap({}, 0, 0)
+        return YamlMap({}, {}, 0, 0)
 
     def text(self, node: Node | None, what: str) -> str:
         if isinstance(node, YamlScalar) and node.value is not None:
@@ -128,14 +128,15 @@ class _Reader:
         return [(self.text(item, what), item) for item in items]
 
     def check_keys(self, node: YamlMap, known: Iterable[str], what: str) -> None:
-        for name, (key, _) in node.entries.items():
+        for name in node.values:
             if name not in known:
-                self.problem("E452", f"unknown key `{name}` in {what}", key, did_you_mean(name, known))
+                self.problem("E452", f"unknown key `{name}` in {what}", node.key(name), did_you_mean(name, known))
 
     # -- columns -----------------------------------------------------------------------------------------------------
 
     def read_columns(self, node: Node | None) -> None:
-        for name, (key, value) in self.mapping(node, "`columns`").entries.items():
+        columns = self.mapping(node, "`columns`")
+        for name, value in columns.values.items():
             kind = self.text(value, "a column type")
             if kind not in TYPES:
                 self.problem(
@@ -145,7 +146,7 @@ class _Reader:
                     did_you_mean(kind, TYPES) or f"one of {', '.join(TYPES)}",
                 )
             elif not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_ .-]*", name):
-                self.problem("E453", f"`{name}` is no column name", key)
+                self.problem("E453", f"`{name}` is no column name", columns.key(name))
             else:
                 self.columns[name] = cast(KqlType, kind)
 
@@ -161,7 +162,7 @@ class _Reader:
 
     def where(self, node: Node | None) -> Expr[Column]:
         """A Sigma detection whose fields are columns; text compares with case unless `nocase`."""
-        if node is None or (isinstance(node, YamlMap) and not node.entries):
+        if node is None or (isinstance(node, YamlMap) and not node.values):
             return ALWAYS
         nocase = _without_nocase(node)
         tree = read_detection(self.source, nocase[0], self.problems)
@@ -196,7 +197,7 @@ class _Reader:
             return FieldMap((self.column(self.text(node, f"the column of `{name}`"), node),), span=span)
         form = self.mapping(node, f"the mapping of `{name}`")
         self.check_keys(form, _FIELD_KEYS, f"the mapping of `{name}`")
-        hows = [how for how in _HOWS if how in form.entries]
+        hows = [how for how in _HOWS if how in form.values]
         if len(hows) != 1:
             self.problem("E456", f"the mapping of `{name}` must have exactly one of {', '.join(_HOWS)}", node)
             return FieldMap(span=span)
@@ -205,7 +206,7 @@ class _Reader:
 
     def _form(self, name: str, how: str, form: YamlMap) -> dict[str, Any]:
         """What the key that says `how` states of a `FieldMap`."""
-        node = form.entries[how][1]
+        node = form.values[how]
         match how:
             case "column":
                 return {"columns": (self.column(self.text(node, "`column`"), node),)}
@@ -218,11 +219,8 @@ class _Reader:
             case "expression":
                 return {"columns": (self._expression(name, self.text(node, "`expression`"), form),)}
             case "values":
-                values = {
-                    str(key.text if not isinstance(key.value, str) else key.value): self.where(value)
-                    for key, value in self.mapping(node, "`values`").entries.values()
-                }
-                default = self.where(form.entries["default"][1]) if "default" in form.entries else None
+                values = {text: self.where(value) for text, value in self.mapping(node, "`values`").values.items()}
+                default = self.where(form.values["default"]) if "default" in form.values else None
                 return {"values": values, "default": default}
             case "constant":
                 return {"constant": self.text(node, "`constant`")}
@@ -235,40 +233,40 @@ class _Reader:
             self.problem("E451", "`cases` must be a list", node)
         for number, item in enumerate(items):
             form = self.mapping(item, "a case")
-            when = self.where(form.entries["when"][1]) if "when" in form.entries else ALWAYS
-            if ("when" in form.entries) == (number == len(items) - 1):
+            when = self.where(form.values["when"]) if "when" in form.values else ALWAYS
+            if ("when" in form.values) == (number == len(items) - 1):
                 self.problem("E456", "every case but the last has a `when`", item)
             yield when, self.field_map(name, item)
 
     def _key(self, name: str, form: YamlMap) -> tuple[str, ...]:
-        if "key" not in form.entries:
+        if "key" not in form.values:
             return (name,)
-        node = form.entries["key"][1]
+        node = form.values["key"]
         if isinstance(node, YamlList):
             return tuple(text for text, _ in self.texts(node, "`key`"))
         return tuple(self.text(node, "`key`").split("."))
 
     def _type(self, form: YamlMap) -> KqlType:
-        if "type" not in form.entries:
+        if "type" not in form.values:
             return "string"
-        kind = self.text(form.entries["type"][1], "`type`")
+        kind = self.text(form.values["type"], "`type`")
         if kind not in TYPES:
-            self.problem("E453", f"unknown type `{kind}`", form.entries["type"][1], f"one of {', '.join(TYPES)}")
+            self.problem("E453", f"unknown type `{kind}`", form.values["type"], f"one of {', '.join(TYPES)}")
         return cast(KqlType, kind)
 
     def _expression(self, name: str, text: str, form: YamlMap) -> Column:
         reads = tuple(self.column(column, node).reads[0] for column, node in self.texts(form.get("reads"), "`reads`"))
         if not reads:
             self.problem(
-                "E456", f"the expression of `{name}` must say which columns it `reads`", form.entries["expression"][0]
+                "E456", f"the expression of `{name}` must say which columns it `reads`", form.key("expression")
             )
-        named = form.entries.get("name")
-        return Column(text, self._type(form), reads, "computed", (), self.text(named[1], "`name`") if named else name)
+        named = form.get("name")
+        return Column(text, self._type(form), reads, "computed", (), self.text(named, "`name`") if named else name)
 
     def _extras(self, name: str, form: YamlMap, made: Mapping[str, Any]) -> dict[str, Any]:
         extras: dict[str, Any] = {}
-        if "transform" in form.entries:
-            node = form.entries["transform"][1]
+        if "transform" in form.values:
+            node = form.values["transform"]
             extras["transform"] = self.text(node, "`transform`")
             if extras["transform"] not in TRANSFORMS:
                 self.problem(
@@ -279,42 +277,40 @@ class _Reader:
                 )
             elif extras["transform"] in _OF_TWO and len(made.get("columns", ())) != 2:
                 self.problem("E457", f"`{extras['transform']}` needs exactly two columns in `any`", node)
-        if "options" in form.entries:
-            extras["options"] = plain(form.entries["options"][1])
-        if "presence" in form.entries:
-            extras["presence"] = self.field_map(name, form.entries["presence"][1]).columns
-        if "empty" in form.entries:
-            extras["empty"] = self.text(form.entries["empty"][1], "`empty`")
-        if "known" in form.entries:
-            extras["known"] = tuple(text for text, _ in self.texts(form.entries["known"][1], "`known`"))
-        if "caveat" in form.entries:
+        if "options" in form.values:
+            extras["options"] = plain(form.values["options"])
+        if "presence" in form.values:
+            extras["presence"] = self.field_map(name, form.values["presence"]).columns
+        if "empty" in form.values:
+            extras["empty"] = self.text(form.values["empty"], "`empty`")
+        if "known" in form.values:
+            extras["known"] = tuple(text for text, _ in self.texts(form.values["known"], "`known`"))
+        if "caveat" in form.values:
             extras["caveat"] = self.caveat(form)
-        if "closed" in form.entries:
-            extras["closed"] = self.text(form.entries["closed"][1], "`closed`")
-            if not (form.entries.keys() & {"values", "known"} or extras.get("transform") == "translate"):
-                self.problem(
-                    "E456", "`closed` says why a list of values is whole: there is none", form.entries["closed"][0]
-                )
+        if "closed" in form.values:
+            extras["closed"] = self.text(form.values["closed"], "`closed`")
+            if not (form.values.keys() & {"values", "known"} or extras.get("transform") == "translate"):
+                self.problem("E456", "`closed` says why a list of values is whole: there is none", form.key("closed"))
         exactness, why = self.exactness(form, f"the mapping of `{name}`")
         return {**extras, "exactness": exactness, "why": why}
 
     def exactness(self, form: YamlMap, what: str) -> tuple[Exactness, str]:
-        if "exactness" not in form.entries:
-            return "exact", self.text(form.entries["why"][1], "`why`") if "why" in form.entries else ""
-        node = form.entries["exactness"][1]
+        if "exactness" not in form.values:
+            return "exact", self.text(form.values["why"], "`why`") if "why" in form.values else ""
+        node = form.values["exactness"]
         value = self.text(node, "`exactness`")
         if value not in ("exact", "broader", "narrower"):
             self.problem("E451", f"`exactness` of {what} must be exact, broader or narrower", node)
             value = "exact"
-        if value != "exact" and "why" not in form.entries:
+        if value != "exact" and "why" not in form.values:
             self.problem("E458", f"{what} is {value}: say `why`", node)
-        return cast(Exactness, value), self.text(form.entries["why"][1], "`why`") if "why" in form.entries else ""
+        return cast(Exactness, value), self.text(form.values["why"], "`why`") if "why" in form.values else ""
 
     def caveat(self, form: YamlMap) -> str:
         """On which sources' rows the table differs from what its other keys say; empty where nothing is said."""
-        if "caveat" not in form.entries:
+        if "caveat" not in form.values:
             return ""
-        node = form.entries["caveat"][1]
+        node = form.values["caveat"]
         text = " ".join(self.text(node, "`caveat`").split())
         if not text:
             self.problem("E458", "`caveat` must name the source whose rows differ, and what is missed there", node)
@@ -324,34 +320,33 @@ class _Reader:
 
     def shared(self, node: YamlMap) -> dict[str, Any]:
         """`fields`, `absent`, `others` and `keywords`, which a file and a serve both have."""
-        entries = node.entries
         found: dict[str, Any] = {
             "fields": {
                 name: self.field_map(name, value)
-                for name, (_, value) in self.mapping(node.get("fields"), "`fields`").entries.items()
+                for name, value in self.mapping(node.get("fields"), "`fields`").values.items()
             },
             "absent": {
                 name: self.text(value, f"the reason for `{name}`")
-                for name, (_, value) in self.mapping(node.get("absent"), "`absent`").entries.items()
+                for name, value in self.mapping(node.get("absent"), "`absent`").values.items()
             },
             "keywords": tuple(
                 column for item in _items(node.get("keywords")) for column in self.field_map("Keywords", item).columns
             ),
         }
-        if "others" in entries:
-            found["others"] = self.field_map(OTHERS, entries["others"][1])
+        if "others" in node.values:
+            found["others"] = self.field_map(OTHERS, node.values["others"])
         return found
 
     def serve(self, node: Node) -> Serve:
         form = self.mapping(node, "an entry of `serves`")
         self.check_keys(form, _SERVE_KEYS, "an entry of `serves`")
         logsource = self.mapping(form.get("logsource"), "`logsource`")
-        if "logsource" not in form.entries:
+        if "logsource" not in form.values:
             self.problem("E451", "an entry of `serves` needs a `logsource`", node)
         self.check_keys(logsource, ("category", "product", "service"), "`logsource`")
         parts = {
             name: self.text(value, f"`{name}`")
-            for name, (_, value) in logsource.entries.items()
+            for name, value in logsource.values.items()
             if name in ("category", "product", "service")
         }
         ids = form.get("event_ids")
@@ -398,7 +393,7 @@ def shipped_elements(name: str) -> Mapping[int, Sequence[str]] | None:
         return None
     (document,) = compose(Source(f"mappings/{name}.yml", path.read_text(encoding="utf-8")))
     assert isinstance(document.root, YamlMap)
-    return {int(number): plain(node) for number, (_, node) in document.root.entries.items()}
+    return {int(number): plain(node) for number, node in document.root.values.items()}
 
 
 def _items(node: Node | None) -> list[Node]:
@@ -412,15 +407,18 @@ def _without_nocase(node: Node) -> tuple[Node, frozenset[str]]:
     match node:
         case YamlMap():
             names: set[str] = set()
-            entries = {}
-            for name, (key, value) in node.entries.items():
+            values: dict[str, Node] = {}
+            keys: dict[str, YamlScalar] = {}
+            for name, value in node.values.items():
+                key = node.key(name)
                 column, *modifiers = name.split("|")
                 if "nocase" in modifiers:
                     names.add(column)
                     name = "|".join([column, *(m for m in modifiers if m != "nocase")])  # noqa: PLW2901
-                    key = YamlScalar(name, name, key.start, key.end)  # noqa: PLW2901
-                entries[name] = (key, value)
-            return YamlMap(entries, node.start, node.end), frozenset(names)
+                    key = YamlScalar(name, name, key.start, key.end)
+                values[name] = value
+                keys[name] = key
+            return YamlMap(values, keys, node.start, node.end), frozenset(names)
         case YamlList():
             done = [_without_nocase(item) for item in node.items]
             return YamlList([item for item, _ in done], node.start, node.end), frozenset().union(
@@ -481,20 +479,20 @@ def read_table(source: Source, target: str) -> Table:
             reader.problem("E451", "a mapping file holds one map", node)
         raise Sigma2KqlError(reader.problems)
     reader.check_keys(node, _FILE_KEYS, "a mapping file")
-    entries = node.entries
+    values = node.values
     reader.read_columns(node.get("columns"))
     name = reader.text(node.get("table"), "`table`")
     if name and not is_word(name):
-        reader.problem("E453", f"`{name}` is no table name", entries["table"][1])
-    time = reader.text(entries["time"][1], "`time`") if "time" in entries else "TimeGenerated"
+        reader.problem("E453", f"`{name}` is no table name", values["table"])
+    time = reader.text(values["time"], "`time`") if "time" in values else "TimeGenerated"
     reader.columns.setdefault(time, "datetime")
     table = Table(
         name,
         reader.columns,
         tuple(reader.serve(item) for item in _items(node.get("serves"))),
-        builtin=reader.text(entries["builtin"][1], "`builtin`") if "builtin" in entries else None,
+        builtin=reader.text(values["builtin"], "`builtin`") if "builtin" in values else None,
         time=time,
-        target=reader.text(entries["target"][1], "`target`") if "target" in entries else target,
+        target=reader.text(values["target"], "`target`") if "target" in values else target,
         caveat=reader.caveat(node),
         source=source,
         **reader.shared(node),

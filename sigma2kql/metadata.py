@@ -22,7 +22,7 @@ RELATIONS = ("derived", "obsolete", "obsoletes", "merged", "renamed", "similar",
 MAX_TITLE = 256
 MAX_DESCRIPTION = 65_535
 
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+_UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _TAG = re.compile(r"[^\s.]+\.\S+")
 _DATE = re.compile(r"(\d{4})([-/])(\d{1,2})\2(\d{1,2})")
 
@@ -58,7 +58,7 @@ class MetadataReader:
         """The metadata; unknown keys are kept in `custom` as plain values."""
         custom: dict[str, Any] = {}
         values = self.values
-        for key, (_, node) in self.document.entries.items():
+        for key, node in self.document.values.items():
             read = _READERS.get(key)
             if read is not None:
                 value = read(self, key, node)
@@ -149,6 +149,8 @@ class MetadataReader:
 
     def tags(self, key: str, node: YamlNode) -> tuple[str, ...] | None:
         tags = self.texts(key, node)
+        if tags is None or all(map(_has_namespace, tags)):
+            return tags
         for item in node.items if isinstance(node, YamlList) else ():
             if isinstance(item, YamlScalar) and item.value is not None and not _has_namespace(item.text):
                 message = f"the tag `{item.text}` has no namespace"
@@ -189,39 +191,38 @@ _READERS = {
 
 def read_logsource(source: Source, document: YamlMap, problems: list[Diagnostic]) -> LogSource | None:
     """The log source of a rule or filter; None where there is an error, which is then in `problems`."""
-    entry = document.entries.get("logsource")
-    if entry is None:
+    node = document.get("logsource")
+    if node is None:
         at = Span(source, document.start, document.start + 1)
         hint = "it needs `logsource` with at least one of category, product and service"
         problems.append(diagnostic("E201", "the document has no log source", at, hint))
         return None
-    key, node = entry
     if not isinstance(node, YamlMap):
+        key = document.key("logsource")
         at = Span(source, key.start, max(node.end, key.end))
         problems.append(diagnostic("E202", "`logsource` must be a map", at, "like `category: process_creation`"))
         return None
-    at = Span(source, node.start, node.end)
     values: dict[str, str] = {}
     failed = False
     for name in ("category", "product", "service"):
-        value = node.get(name)
+        value = node.values.get(name)
         if value is None or (isinstance(value, YamlScalar) and value.value is None):
             continue
-        if not isinstance(value, YamlScalar) or type(value.value) is not str or not value.text.strip():
+        text = value.text.strip() if isinstance(value, YamlScalar) and type(value.value) is str else ""
+        if not text:
             hint = (
                 "one rule speaks of one log source; write one document for each" if isinstance(value, YamlList) else ""
             )
             problems.append(diagnostic("E204", f"`{name}` of a log source must be text", span(source, value), hint))
             failed = True
             continue
-        text = value.text.strip()
-        if text != text.lower():
-            message = f"log sources are written in lower case: `{text}` is read as `{text.lower()}`"
+        values[name] = folded = text.lower()
+        if text != folded:
+            message = f"log sources are written in lower case: `{text}` is read as `{folded}`"
             problems.append(diagnostic("W215", message, span(source, value)))
-        values[name] = text.lower()
     if not values and not failed:
-        hint = did_you_mean(next(iter(node.entries), ""), ("category", "product", "service"))
+        hint = did_you_mean(next(iter(node.values), ""), ("category", "product", "service"))
         message = "the log source names no category, product or service"
-        problems.append(diagnostic("E203", message, span(source, key), hint))
+        problems.append(diagnostic("E203", message, span(source, document.key("logsource")), hint))
         failed = True
-    return None if failed else LogSource(span=at, **values)
+    return None if failed else LogSource(span=span(source, node), **values)

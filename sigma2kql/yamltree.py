@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 from yaml.constructor import SafeConstructor
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from yaml.reader import Reader, ReaderError
 from yaml.resolver import Resolver
 
@@ -53,19 +54,42 @@ class YamlList:
 
 
 class YamlMap:
-    """A mapping in written order: text of the key -> (key, value). Keys are unique by their text."""
+    """A mapping in written order: text of the key -> value. Keys are unique by their text.
 
-    __slots__ = ("end", "entries", "start")
+    Few keys are asked for more than their text: `keys` may hold them as they were composed, which `read` reads.
+    """
 
-    def __init__(self, entries: dict[str, tuple[YamlScalar, YamlNode]], start: int, end: int) -> None:
-        self.entries = entries
+    __slots__ = ("_keys", "_read", "end", "start", "values")
+
+    def __init__(
+        self,
+        values: dict[str, YamlNode],
+        keys: Mapping[str, YamlScalar | ScalarNode],
+        start: int,
+        end: int,
+        read: Callable[[ScalarNode], YamlScalar] | None = None,
+    ) -> None:
+        self.values = values
         self.start = start
         self.end = end
+        self._keys = keys
+        self._read = read
 
     def get(self, key: str) -> YamlNode | None:
         """The value under a key, or None where the key is absent."""
-        entry = self.entries.get(key)
-        return None if entry is None else entry[1]
+        return self.values.get(key)
+
+    def key(self, text: str) -> YamlScalar:
+        """The key of this text. Raises KeyError where it is absent."""
+        key = self._keys[text]
+        if isinstance(key, YamlScalar):
+            return key
+        assert self._read is not None
+        return self._read(key)
+
+    def keys(self) -> dict[str, YamlScalar]:
+        """Every key."""
+        return {text: self.key(text) for text in self._keys}
 
 
 YamlNode: TypeAlias = YamlScalar | YamlList | YamlMap
@@ -92,7 +116,7 @@ def plain(node: YamlNode) -> Any:
     """The node as dicts, lists, text, numbers, bools and None; dates stay as they are written."""
     match node:
         case YamlMap():
-            return {key: plain(value) for key, (_, value) in node.entries.items()}
+            return {key: plain(value) for key, value in node.values.items()}
         case YamlList():
             return [plain(item) for item in node.items]
         case YamlScalar():
@@ -303,7 +327,7 @@ def _compose_part(source: Source, start: int, end: int) -> tuple[list[YamlDocume
     try:
         parser = _Composer(text)
         try:
-            shared = _ANCHOR.search(text) is not None
+            shared = "&" in text and _ANCHOR.search(text) is not None
             while parser.check_node():
                 builder = _Builder(source, start, shared)
                 root = builder.build(parser.get_node(), 1)
@@ -359,6 +383,10 @@ def _explain(source: Source, start: int, text: str, error: Exception) -> Diagnos
 # Construction
 
 
+_new = object.__new__
+_Composed: TypeAlias = ScalarNode | SequenceNode | MappingNode
+
+
 class _Builder:
     """Builds one document. `shared` says that the text may hold aliases: nodes are counted and watched for cycles."""
 
@@ -372,11 +400,15 @@ class _Builder:
         self.open: set[int] = set()
         self.count = 0
 
-    def build(self, node: Node, depth: int) -> YamlNode:
-        if type(node) is ScalarNode:
+    def build(self, node: _Composed, depth: int) -> YamlNode:
+        if isinstance(node, ScalarNode):
             return self.scalar(node)
-        if depth <= MAX_DEPTH and not self.shared:
-            return self.collection(node, depth)
+        if self.shared or depth > MAX_DEPTH:
+            return self.bounded(node, depth)
+        return self.sequence(node, depth) if isinstance(node, SequenceNode) else self.mapping(node, depth)
+
+    def bounded(self, node: SequenceNode | MappingNode, depth: int) -> YamlNode:
+        """A collection that may be too deep, stand inside itself or be one of too many; nothing in the place of it."""
         start = node.start_mark.index + self.offset
         if depth > MAX_DEPTH:
             self.problems.append(_deep(self.source, start))
@@ -390,26 +422,27 @@ class _Builder:
             return _nothing(start)
         self.open.add(id(node))
         try:
-            return self.collection(node, depth)
+            return self.sequence(node, depth) if isinstance(node, SequenceNode) else self.mapping(node, depth)
         finally:
             self.open.discard(id(node))
 
     def scalar(self, node: ScalarNode) -> YamlScalar:
         if node.tag:
             return self.tagged(node)
-        text = node.value
-        start = node.start_mark.index + self.offset
-        end = node.end_mark.index + self.offset
+        made = _new(YamlScalar)  # calling the class would cost more than all else here
+        made.value = made.text = text = node.value
+        made.start = node.start_mark.index + self.offset
+        made.end = node.end_mark.index + self.offset
         style = node.style
+        made.plain = not style
         if not style:  # words (false, null, ...) have at most five letters
             if text[:1] in _HINTS and (len(text) < 6 or not text[0].isalpha()):
-                return YamlScalar(_implicit(text)[1], text, start, end, True)
-            return YamlScalar(text, text, start, end, True)
-        if style in "|>":
+                made.value = _implicit(text)[1]
+        elif style in "|>":
             source = self.source.text
-            while source[end - 1] in " \r\n":
-                end -= 1
-        return YamlScalar(text, text, start, end)
+            while source[made.end - 1] in " \r\n":
+                made.end -= 1
+        return made
 
     def tagged(self, node: ScalarNode) -> YamlScalar:
         start, end = node.start_mark.index + self.offset, node.end_mark.index + self.offset
@@ -426,53 +459,69 @@ class _Builder:
         self.problems.append(diagnostic("E109", message, Span(self.source, start, end)))
         return YamlScalar(text, text, start, end)
 
-    def collection(self, node: Node, depth: int) -> YamlNode:
-        start = node.start_mark.index + self.offset
-        end = node.end_mark.index + self.offset
-        if node.tag and node.tag not in ("!", _PREFIX + "map", _PREFIX + "seq"):
-            message = f"the tag `{node.tag}` is not supported"
-            self.problems.append(diagnostic("E109", message, Span(self.source, start, start + 1)))
-        flow: bool = node.flow_style  # type: ignore[attr-defined]
+    def sequence(self, node: SequenceNode, depth: int) -> YamlList:
+        if node.tag:
+            self.check_tag(node)
         build = self.build
         scalar = self.scalar
         depth += 1
-        if type(node) is SequenceNode:
-            items = [scalar(item) if type(item) is ScalarNode else build(item, depth) for item in node.value]
-            return YamlList(items, start, items[-1].end if items and not flow else end)
-        entries: dict[str, tuple[YamlScalar, YamlNode]] = {}
-        merged: list[tuple[Node, YamlScalar]] = []
-        for key_node, value_node in node.value:
-            if type(key_node) is not ScalarNode:
-                self.bad_key(key_node)
-                continue
-            key = scalar(key_node)
-            text = key.text
-            if text in entries:
-                self.duplicate(key, entries[text][0])
-            if text == "<<" and key.plain:
-                merged.append((value_node, key))
-                continue
-            value = scalar(value_node) if type(value_node) is ScalarNode else build(value_node, depth)
-            entries[text] = (key, value)
-        if entries and not flow:
-            end = max(start, next(reversed(entries.values()))[1].end)
-        if merged:
-            entries = {**self.merge(merged, depth), **entries}
-        return YamlMap(entries, start, end)
+        items = [scalar(item) if type(item) is ScalarNode else build(item, depth) for item in node.value]
+        end = items[-1].end if items and not node.flow_style else node.end_mark.index + self.offset
+        return YamlList(items, node.start_mark.index + self.offset, end)
 
-    def merge(self, merged: list[tuple[Node, YamlScalar]], depth: int) -> dict[str, tuple[YamlScalar, YamlNode]]:
-        """The entries that `<<` brings in: of several maps the first one wins (YAML 1.1 merge keys)."""
-        entries: dict[str, tuple[YamlScalar, YamlNode]] = {}
+    def mapping(self, node: MappingNode, depth: int) -> YamlMap:
+        if node.tag:
+            self.check_tag(node)
+        build = self.build
+        scalar = self.scalar
+        depth += 1
+        values: dict[str, YamlNode] = {}
+        keys: dict[str, YamlScalar | ScalarNode] = {}
+        merged: list[tuple[_Composed, ScalarNode]] = []
+        for key, value in node.value:
+            if type(key) is not ScalarNode:
+                self.bad_key(key)
+                continue
+            text = key.value
+            known = self.tagged(key) if key.tag else key
+            if text in values:
+                self.duplicate(known, keys[text])
+            if text == "<<" and known is key and not key.style:
+                merged.append((value, key))
+                continue
+            values[text] = scalar(value) if type(value) is ScalarNode else build(value, depth)
+            keys[text] = known
+        start = node.start_mark.index + self.offset
+        if values and not node.flow_style:
+            end = max(start, next(reversed(values.values())).end)
+        else:
+            end = node.end_mark.index + self.offset
+        if merged:
+            below = self.merged(merged, depth)
+            values = {**below.values, **values}
+            keys = {**below.keys(), **keys}
+        return YamlMap(values, keys, start, end, scalar)
+
+    def merged(self, merged: list[tuple[_Composed, ScalarNode]], depth: int) -> YamlMap:
+        """What `<<` brings in: of several maps the first one wins (YAML 1.1 merge keys)."""
+        values: dict[str, YamlNode] = {}
+        keys: dict[str, YamlScalar] = {}
         for node, key in merged:
             value = self.build(node, depth)
             for part in value.items if isinstance(value, YamlList) else [value]:
                 if isinstance(part, YamlMap):
-                    entries = {**part.entries, **entries}
+                    values = {**part.values, **values}
+                    keys = {**part.keys(), **keys}
                 else:
-                    self.problems.append(
-                        diagnostic("E111", "`<<` merges a map or a list of maps", Span(self.source, key.start, key.end))
-                    )
-        return entries
+                    at = Span(self.source, key.start_mark.index + self.offset, key.end_mark.index + self.offset)
+                    self.problems.append(diagnostic("E111", "`<<` merges a map or a list of maps", at))
+        return YamlMap(values, keys, 0, 0)
+
+    def check_tag(self, node: MappingNode | SequenceNode) -> None:
+        if node.tag not in ("!", _PREFIX + "map", _PREFIX + "seq"):
+            start = node.start_mark.index + self.offset
+            message = f"the tag `{node.tag}` is not supported"
+            self.problems.append(diagnostic("E109", message, Span(self.source, start, start + 1)))
 
     def bad_key(self, node: MappingNode | SequenceNode) -> None:
         start = node.start_mark.index + self.offset
@@ -480,14 +529,15 @@ class _Builder:
         at = Span(self.source, start, start + 1)
         self.problems.append(diagnostic("E108", "a key must be text, not a list or a map", at, hint))
 
-    def duplicate(self, key: YamlScalar, first: YamlScalar) -> None:
+    def duplicate(self, again: YamlScalar | ScalarNode, before: YamlScalar | ScalarNode) -> None:
+        key, first = (one if isinstance(one, YamlScalar) else self.scalar(one) for one in (again, before))
         line = self.source.position(first.start)[0]
         hint = f"it stands first on line {line}; only one of the two would count"
         at = Span(self.source, key.start, key.end)
         self.problems.append(diagnostic("E107", f"the key `{key.text}` stands here a second time", at, hint))
 
 
-def _weight(node: Node) -> int:
+def _weight(node: SequenceNode | MappingNode) -> int:
     """What a collection adds to the size of its document: its entries, and one for every 256 characters of text."""
     parts = node.value if isinstance(node, SequenceNode) else [value for _, value in node.value]
     return 1 + len(parts) + sum(len(part.value) >> 8 for part in parts if isinstance(part, ScalarNode))

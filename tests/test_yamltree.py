@@ -24,8 +24,8 @@ def test_nodes_know_their_characters() -> None:
     text = "a: 'b c'\n💥: [1, x y]\nd: |\n  foo\n  bar\n\ne:\n  - f # no\n"
     (root,) = roots(text)
     assert isinstance(root, YamlMap)
-    assert [text[k.start : k.end] for k, _ in root.entries.values()] == ["a", "💥", "d", "e"]
-    found = [text[v.start : v.end] for _, v in root.entries.values()]
+    assert [text[root.key(k).start : root.key(k).end] for k in root.values] == ["a", "💥", "d", "e"]
+    found = [text[v.start : v.end] for v in root.values.values()]
     assert found == ["'b c'", "[1, x y]", "|\n  foo\n  bar", "- f"]
     assert plain(root) == {"a": "b c", "💥": [1, "x y"], "d": "foo\nbar\n", "e": ["f"]}
 
