@@ -107,10 +107,18 @@ def _with_shared(shared: Expr[S], group: list[And[S]]) -> Expr[S]:
 
 
 def _are_different_texts(items: Sequence[Expr[S]]) -> bool:
-    """Whether these are tests for texts of different shapes and nothing else: most lists of values are."""
+    """Whether these are tests for texts, no two alike, and nothing else: most lists of values are."""
     if not isinstance(items[0], Match) or not isinstance(items[-1], Match):
         return False
-    return len({i.test.parts for i in items if isinstance(i, Match) and isinstance(i.test, Text)}) == len(items)
+    tests = [(i.subject, i.test.parts) for i in items if isinstance(i, Match) and isinstance(i.test, Text)]
+    if len(tests) < len(items):
+        return False
+    if len({parts for _, parts in tests}) == len(tests):
+        return True
+    subjects = {id(subject): subject for subject, _ in tests}  # one value is asked of several columns
+    return len({(id(subject), parts) for subject, parts in tests}) == len(tests) and (
+        len(set(subjects.values())) == len(subjects)
+    )
 
 
 def _mark(expr: Expr[S]) -> Hashable:
@@ -145,8 +153,12 @@ def assume(expr: Expr[S], facts: Mapping[S, frozenset[str]]) -> Expr[S]:
     """The tree on rows where each of these subjects has one of these texts: a test that all (none) of them pass is
     gone. The same object where nothing is.
     """
-    told = any(_is_whole(leaf.test) and leaf.subject in facts for leaf in leaves(expr)) if facts else False
-    if not told and all(facts.values()):
+    if not facts:
+        return expr
+    tests = leaves(expr)
+    subjects = {id(leaf.subject): leaf.subject for leaf in tests}
+    told = {at for at, subject in subjects.items() if subject in facts}
+    if not (told and any(id(leaf.subject) in told and _is_whole(leaf.test) for leaf in tests)) and all(facts.values()):
         return expr
 
     def decide(leaf: Match[S]) -> Expr[S]:
