@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean, frozen
 from sigma2kql.facts import conjuncts, contradiction, known_texts, settled
 from sigma2kql.literals import decimal_text, quoted
 from sigma2kql.mappingfile import fill
@@ -60,7 +60,7 @@ from sigma2kql.transforms import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mapped:
     """A rule on one table: the query, how true it is, what each field became and what is worth a warning."""
 
@@ -209,17 +209,17 @@ class _Uses:
     def __init__(self, where: Expr[Field]) -> None:
         self.fields: dict[str | None, Span | None] = {}
         self.event_ids: set[int] = set()
-        last: Field | None = None
+        subject: Field | None = None
         for leaf in leaves(where):
-            subject, test = leaf.subject, leaf.test
-            if subject is not last:  # the values of a list have one subject
-                last = subject
+            if leaf.subject is not subject:  # the values of a list have one subject
+                subject = leaf.subject
+                is_id = subject.name == "EventID"
                 if subject.name not in self.fields:
                     self.fields[subject.name] = subject.span or leaf.span
-            if isinstance(test, SameAs):
-                self.fields.setdefault(test.other.name, test.other.span or leaf.span)
-            if subject.name == "EventID":
-                text = literal(test)
+            if isinstance(leaf.test, SameAs):
+                self.fields.setdefault(leaf.test.other.name, leaf.test.other.span or leaf.span)
+            elif is_id:
+                text = literal(leaf.test)
                 if text is not None and text.isdigit():
                     self.event_ids.add(int(text))
 
@@ -245,7 +245,7 @@ class _Mapper:
         stated = self.rows.stated
         tree, narrowed = settled(self._tree(where, False), self.rows.facts)
         never = [diagnostic(code, message, span, hint) for code, message, span, hint in self.notes.never]
-        if tree == NEVER:
+        if isinstance(tree, Or) and not tree.items:
             raise Sigma2KqlError(never or [diagnostic("E410", "the rule can never match in this table", None)])
         parts = conjuncts(tree)
         if clash := contradiction((*stated, *parts)):
@@ -334,8 +334,7 @@ class _Mapper:
     def _tree(self, expr: Expr[Field], turned: bool) -> Expr[Column]:
         """The tree over columns, as small as `simplify` would make it; `turned`: under an odd number of `not`."""
         if isinstance(expr, Match):
-            found = self._alternatives((expr,), turned)
-            return found[0] if len(found) == 1 else any_of(found)
+            return self._leaf(expr, self.fields.get(expr.subject.name), turned)
         if isinstance(expr, Or):
             return any_of(self._alternatives(expr.items, turned))
         if isinstance(expr, And):
@@ -355,21 +354,27 @@ class _Mapper:
             if item.subject is not subject:  # the values of a list have one subject
                 subject = item.subject
                 standing = self.fields.get(subject.name)
-            if standing is None:
-                done.append(self._keyword(item))
-            elif standing.texts and isinstance(item.test, Text) and not _asks_emptiness(item.test):
-                done += [Match(column, item.test, item.span) for column in standing.texts]
+            if standing is not None and standing.field.cases:
+                lists.setdefault(subject.name, []).append(item)
             else:
-                field = standing.field
-                if field.exactness != "exact":
-                    self.notes.lose(field.exactness, f"`{subject.name}`: {field.why}", item.span, turned)
-                if field.cases:
-                    lists.setdefault(subject.name, []).append(item)
-                else:
-                    done.append(simplify(self._on(item, field, turned)))
+                done.append(self._leaf(item, standing, turned))
         for name, found in lists.items():
             done.append(simplify(self._by_case(found, self.fields[name].field, turned)))
         return done
+
+    def _leaf(self, leaf: Match[Field], standing: Standing | None, turned: bool) -> Expr[Column]:
+        """One test on a field, or on the whole event."""
+        if standing is None:
+            return self._keyword(leaf)
+        columns, test = standing.texts, leaf.test
+        if columns and isinstance(test, Text) and (len(test.parts) > 1 or not _asks_emptiness(test)):
+            if len(columns) == 1:
+                return Match(columns[0], test, leaf.span)  # nearly always
+            return any_of([Match(column, test, leaf.span) for column in columns])
+        field = standing.field
+        if field.exactness != "exact":
+            self.notes.lose(field.exactness, f"`{leaf.subject.name}`: {field.why}", leaf.span, turned)
+        return simplify(self._on(leaf, field, turned))
 
     def _on(self, leaf: Match[Field], field: FieldMap, negated: bool) -> Expr[Column]:
         """One test on a field as the table has it."""

@@ -65,6 +65,8 @@ def _flatten(
             return other(())
         else:
             flat.append(item)
+    if len(flat) > len(items) and _are_different_texts(flat):
+        return same(tuple(flat))
     if len(flat) > 1:
         if _may_repeat(flat, other):
             flat = _without_repeats(flat, other)
@@ -110,14 +112,15 @@ def _are_different_texts(items: Sequence[Expr[S]]) -> bool:
     """Whether these are tests for texts, no two alike, and nothing else: most lists of values are."""
     if not isinstance(items[0], Match) or not isinstance(items[-1], Match):
         return False
-    tests = [(i.subject, i.test.parts) for i in items if isinstance(i, Match) and isinstance(i.test, Text)]
-    if len(tests) < len(items):
+    shapes = [i.test.parts for i in items if isinstance(i, Match) and isinstance(i.test, Text)]
+    if len(shapes) < len(items):
         return False
-    if len({parts for _, parts in tests}) == len(tests):
+    if len(set(shapes)) == len(shapes):
         return True
-    subjects = {id(subject): subject for subject, _ in tests}  # one value is asked of several columns
-    return len({(id(subject), parts) for subject, parts in tests}) == len(tests) and (
-        len(set(subjects.values())) == len(subjects)
+    subjects = [i.subject for i in items if isinstance(i, Match)]  # one value is asked of several columns
+    distinct = dict(zip(map(id, subjects), subjects, strict=True))
+    return len(set(zip(map(id, subjects), shapes, strict=True))) == len(shapes) and (
+        len(set(distinct.values())) == len(distinct)
     )
 
 
@@ -136,7 +139,7 @@ def _may_repeat(items: Sequence[Expr[S]], other: type[And[S]] | type[Or[S]]) -> 
     if len(marks) < len(items):
         return True
     parts = [e for e in items if isinstance(e, other)]
-    return len(parts) < len(items) and any(_mark(part) in marks for whole in parts for part in whole.items)
+    return len(parts) < len(items) and not all(marks.isdisjoint(map(_mark, whole.items)) for whole in parts)
 
 
 def _without_repeats(items: Sequence[Expr[S]], other: type[And[S]] | type[Or[S]]) -> list[Expr[S]]:
