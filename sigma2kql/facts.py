@@ -8,29 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from operator import is_
+from typing import TypeAlias
 
 from sigma2kql.errors import Diagnostic, Span, diagnostic
 from sigma2kql.model import And, Column, Expr, Match, Or, Text
 from sigma2kql.simplify import assume, simplify
 from sigma2kql.transforms import literal
 
+Texts: TypeAlias = dict[Column, frozenset[str]]  # the only texts that a column has
 
-def settled(tree: Expr[Column], facts: dict[Column, frozenset[str]]) -> Expr[Column]:
-    """The tree on rows where the facts hold, each conjunct also under the facts that the other conjuncts state."""
+
+def settled(tree: Expr[Column], facts: Texts) -> tuple[Expr[Column], Texts]:
+    """The tree on rows where the facts hold, each conjunct also under the facts that the other conjuncts state; and
+    what it states itself.
+    """
     assumed = assume(tree, facts)
     tree = tree if assumed is tree else simplify(assumed)
     own = known_texts(tree)
     if not own:
-        return tree
+        return tree, own
     known = {column: facts.get(column, texts) & texts for column, texts in own.items()}
     parts = conjuncts(tree)
     done = tuple([part if known_texts(part) else assume(part, known) for part in parts])
-    return tree if all(map(is_, done, parts)) else simplify(And(done))
+    if all(map(is_, done, parts)):
+        return tree, own
+    tree = simplify(And(done))
+    return tree, known_texts(tree)
 
 
-def known_texts(rows: Expr[Column]) -> dict[Column, frozenset[str]]:
+def known_texts(rows: Expr[Column]) -> Texts:
     """The only texts that a column has in these rows, where they are few and compare with case."""
-    facts: dict[Column, frozenset[str]] = {}
+    facts: Texts = {}
     for conjunct in conjuncts(rows):
         items = conjunct.items if isinstance(conjunct, Or) else (conjunct,)
         first = items[0] if items else None
@@ -51,6 +59,9 @@ def conjuncts(tree: Expr[Column]) -> tuple[Expr[Column], ...]:
 
 def contradiction(parts: tuple[Expr[Column], ...]) -> Diagnostic | None:
     """Two conjuncts that ask one column for different whole values: such a query can never fire."""
+    columns = [column for column in map(_first_column, parts) if column is not None]
+    if len(set(columns)) == len(columns):
+        return None  # nearly always
     allowed: dict[str, tuple[set[str], Span | None]] = {}
     for conjunct in parts:
         asked = _values(conjunct)
@@ -68,6 +79,12 @@ def contradiction(parts: tuple[Expr[Column], ...]) -> Diagnostic | None:
             values &= before
         allowed[column] = (values, span)
     return None
+
+
+def _first_column(expr: Expr[Column]) -> str | None:
+    """The one column that a choice of whole values could be about."""
+    first = expr.items[0] if isinstance(expr, Or) and expr.items else expr
+    return first.subject.text if isinstance(first, Match) and literal(first.test) else None
 
 
 def _values(expr: Expr[Column]) -> tuple[str, set[str], Span | None] | None:

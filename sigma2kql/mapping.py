@@ -41,8 +41,8 @@ from sigma2kql.model import (
     Text,
     Verdict,
 )
-from sigma2kql.simplify import leaves, replace as replace_leaves, simplify
-from sigma2kql.tables import Target, carriers, carries_field
+from sigma2kql.simplify import all_of, any_of, leaves, negated, replace as replace_leaves, simplify
+from sigma2kql.tables import Rows, Standing, Target, carriers, carries_field
 from sigma2kql.transforms import (
     ALWAYS,
     NEVER,
@@ -90,20 +90,20 @@ def map_rule(rule: Rule, where: Expr[Field], target: Target, builtin: bool = Fal
     """
     uses = _Uses(where)
     lossy: Mapped | None = None
-    refused: list[tuple[Table, Sigma2KqlError]] = []
+    refused: list[tuple[Rows, Sigma2KqlError]] = []
     passed: list[str] = []
-    for table, serve in target.candidates(rule.logsource):
-        if serve.event_ids and not (uses.event_ids and uses.event_ids <= serve.event_ids):
+    for rows in target.candidates(rule.logsource):
+        if not uses.fit(rows.serve):
             continue
         try:
-            mapped = _Mapper(table, serve, uses, builtin).run(where)
+            mapped = _Mapper(rows, uses, builtin).run(where)
         except Sigma2KqlError as error:
-            refused.append((table, error))
-            passed.append(f"{table.name}: {error.diagnostics[0].message}")
+            refused.append((rows, error))
+            passed.append(f"{rows.table.name}: {error.diagnostics[0].message}")
             continue
         if mapped.verdict == "exact":
             return _with(mapped, passed)
-        passed.append(f"{table.name}: {mapped.verdict}")
+        passed.append(f"{rows.table.name}: {mapped.verdict}")
         lossy = lossy or mapped
     if lossy is not None:
         return _with(lossy, [p for p in passed if not p.startswith(f"{lossy.table.name}: {lossy.verdict}")])
@@ -117,15 +117,15 @@ def map_everywhere(rule: Rule, where: Expr[Field], target: Target, builtin: bool
         return (best,)
     uses = _Uses(where)
     found = {best.table.name: best}
-    for table, serve in target.candidates(rule.logsource):
-        if table.name in found or (serve.event_ids and not (uses.event_ids and uses.event_ids <= serve.event_ids)):
+    for rows in target.candidates(rule.logsource):
+        if rows.table.name in found or not uses.fit(rows.serve):
             continue
         try:
-            mapped = _Mapper(table, serve, uses, builtin).run(where)
+            mapped = _Mapper(rows, uses, builtin).run(where)
         except Sigma2KqlError:
             continue
         if mapped.verdict == "exact":
-            found[table.name] = mapped
+            found[rows.table.name] = mapped
     return tuple(found.values())
 
 
@@ -133,14 +133,18 @@ def _with(mapped: Mapped, passed: list[str]) -> Mapped:
     return replace(mapped, passed_over=tuple(dict.fromkeys(passed))) if passed else mapped
 
 
-def _refusal(rule: Rule, target: Target, refused: list[tuple[Table, Sigma2KqlError]], uses: _Uses) -> Sigma2KqlError:
+def _refusal(rule: Rule, target: Target, refused: list[tuple[Rows, Sigma2KqlError]], uses: _Uses) -> Sigma2KqlError:
     """Why no table carries the rule, which others were considered, and who would carry it."""
     if refused:
         first, error = refused[0]
-        found = dict.fromkeys(f"{t.name}: {e.diagnostics[0].message}" for t, e in refused[1:] if t.name != first.name)
+        found = dict.fromkeys(
+            f"{rows.table.name}: {e.diagnostics[0].message}"
+            for rows, e in refused[1:]
+            if rows.table.name != first.table.name
+        )
         others = f"also considered: {'; '.join(found)}" if found else ""
         return Sigma2KqlError(
-            replace(d, hint="; ".join(h for h in (d.hint, _elsewhere(d, rule, target), others if not n else "") if h))
+            replace(d, hint="; ".join(filter(None, (*_hints(d, rule, target, first), "" if n else others))))
             for n, d in enumerate(error.diagnostics)
         )
     source = rule.logsource
@@ -155,17 +159,19 @@ def _refusal(rule: Rule, target: Target, refused: list[tuple[Table, Sigma2KqlErr
     return Sigma2KqlError([diagnostic("E401", message, source.span, hint)])
 
 
-def _elsewhere(problem: Diagnostic, rule: Rule, target: Target) -> str:
-    """The tables of other targets that have a field which is missing here."""
+def _hints(problem: Diagnostic, rule: Rule, target: Target, rows: Rows) -> tuple[str, ...]:
+    """How to mend it; for a field that is missing here the name that may be meant, and the tables that have it."""
     if problem.code != "E402":
-        return ""
+        return (problem.hint,)
     name = problem.message.split("`")[1]
+    known = {*rows.serve.fields, *rows.table.fields, *(rows.serve.elements or ())}
     tables = [
         f"{e.name} (target {t})"
         for t, e in carriers(rule.logsource, target.name)
         if carries_field(t, e.name, rule.logsource, name)
     ]
-    return f"it has a column in {', '.join(dict.fromkeys(tables[:4]))}" if tables else ""
+    elsewhere = f"it has a column in {', '.join(dict.fromkeys(tables[:4]))}" if tables else ""
+    return (did_you_mean(name, known), elsewhere)
 
 
 _EMPTY = Text(())
@@ -184,91 +190,126 @@ def find_field(table: Table, serve: Serve, name: str) -> FieldMap | str:
     return fill(others, name) if others else ""
 
 
+def _standing(rows: Rows, name: str) -> Standing | str:
+    """How a field stands in the rows, or the reason why it does not."""
+    found = find_field(rows.table, rows.serve, name)
+    if isinstance(found, str):
+        return found
+    caveats = [
+        (f"`{name}`: {one.caveat}", one.transform in SELECTIVE)
+        for one in (found, *(case for _, case in found.cases))
+        if one.caveat
+    ]
+    return Standing(found, found.columns if _is_plain_text(found) else (), describe(found), tuple(caveats))
+
+
 class _Uses:
     """What a tree asks for: its fields with their first place, and the EventIDs it selects."""
 
     def __init__(self, where: Expr[Field]) -> None:
         self.fields: dict[str | None, Span | None] = {}
         self.event_ids: set[int] = set()
+        subject: Field | None = None
         for leaf in leaves(where):
-            subject = leaf.subject
-            if subject.name not in self.fields:
-                self.fields[subject.name] = subject.span or leaf.span
+            if leaf.subject is not subject:  # the values of a list have one subject
+                subject = leaf.subject
+                is_id = subject.name == "EventID"
+                if subject.name not in self.fields:
+                    self.fields[subject.name] = subject.span or leaf.span
             if isinstance(leaf.test, SameAs):
                 self.fields.setdefault(leaf.test.other.name, leaf.test.other.span or leaf.span)
-            if subject.name == "EventID":
+            elif is_id:
                 text = literal(leaf.test)
                 if text is not None and text.isdigit():
                     self.event_ids.add(int(text))
+
+    def fit(self, serve: Serve) -> bool:
+        """Whether the serve takes rules with these EventIDs."""
+        return not serve.event_ids or (bool(self.event_ids) and self.event_ids <= serve.event_ids)
 
 
 class _Mapper:
     """Maps one rule onto one serve of one table."""
 
-    def __init__(self, table: Table, serve: Serve, uses: _Uses, builtin: bool) -> None:
-        self.table = table
-        self.serve = serve
+    def __init__(self, rows: Rows, uses: _Uses, builtin: bool) -> None:
+        self.rows = rows
+        self.table = rows.table
+        self.serve = rows.serve
         self.uses = uses
-        self.name = table.builtin if builtin and table.builtin else table.name
+        self.name = rows.table.builtin if builtin and rows.table.builtin else rows.table.name
         self.notes = Notes()
-        self.maps: dict[str, FieldMap] = {}
-        self.direct: dict[str | None, tuple[Column, ...]] = {}  # most fields are text columns: a text stays as it is
+        self.fields: dict[str | None, Standing] = {}
 
     def run(self, where: Expr[Field]) -> Mapped:
         self._resolve()
-        if self.serve.exactness != "exact":
-            self.notes.losses.append(Loss(self.serve.exactness, self.serve.why, None))
-        rows = self.serve.where
-        tree = settled(simplify(self._tree(where, False)), known_texts(rows))
+        stated = self.rows.stated
+        tree, narrowed = settled(self._tree(where, False), self.rows.facts)
         never = [diagnostic(code, message, span, hint) for code, message, span, hint in self.notes.never]
-        if tree == NEVER:
+        if isinstance(tree, Or) and not tree.items:
             raise Sigma2KqlError(never or [diagnostic("E410", "the rule can never match in this table", None)])
-        if clash := contradiction((*conjuncts(rows), *conjuncts(tree))):
+        parts = conjuncts(tree)
+        if clash := contradiction((*stated, *parts)):
             raise Sigma2KqlError([clash])
-        warnings = [diagnostic("W410", f"{d.message}: this value selects nothing", d.span, d.hint) for d in never]
-        losses = list(
-            dict.fromkeys((loss.exactness, loss.why) for loss in self.notes.losses if loss.exactness != "exact")
-        )
-        spans = {(loss.exactness, loss.why): loss.span for loss in reversed(self.notes.losses)}
-        warnings += [
-            diagnostic(
-                "W401" if exactness == "broader" else "W402",
-                f"{self.name}: the query is {exactness} than the rule: {why}",
-                spans[exactness, why],
-            )
-            for exactness, why in losses
-        ]
-        kinds = {exactness for exactness, _ in losses}
-        verdict: Verdict = "exact" if not kinds else "narrower" if "narrower" in kinds else "broader"
-        fields = {name: describe(field) for name, field in self.maps.items()}
-        stated = conjuncts(rows)
-        asked = tuple(e for e in conjuncts(tree) if e not in stated)
-        narrowed = known_texts(tree)
-        kept = stated
+        asked = tuple([part for part in parts if part not in stated])
         if narrowed:
-            kept = tuple(
+            stated = tuple(
                 e for e in stated if not any(narrowed.get(c, texts) < texts for c, texts in known_texts(e).items())
             )
-        rows = kept[0] if len(kept) == 1 else And(kept)
-        query = Query(self.name, rows, asked[0] if len(asked) == 1 else And(asked), self.table.time, self.table.columns)
-        caveats = self._caveats()
-        return Mapped(query, self.table, verdict, fields, tuple(warnings), serve=self.serve, caveats=caveats)
+        verdict, warnings = self._losses()
+        query = Query(
+            self.name,
+            stated[0] if len(stated) == 1 else And(stated),
+            asked[0] if len(asked) == 1 else And(asked),
+            self.table.time,
+            self.table.columns,
+        )
+        return Mapped(
+            query,
+            self.table,
+            verdict,
+            {name: standing.words for name, standing in self.fields.items() if name is not None},
+            (*map(_selects_nothing, never), *warnings),
+            serve=self.serve,
+            caveats=self._caveats(),
+        )
+
+    def _losses(self) -> tuple[Verdict, list[Diagnostic]]:
+        """How true the query is, and a warning for each way in which it is not."""
+        losses = [loss for loss in self.notes.losses if loss.exactness != "exact"]
+        if self.serve.exactness != "exact":
+            losses.insert(0, Loss(self.serve.exactness, self.serve.why, None))
+        if not losses:
+            return "exact", []
+        first: dict[tuple[str, str], Loss] = {}
+        for loss in losses:
+            first.setdefault((loss.exactness, loss.why), loss)
+        warnings = [
+            diagnostic(
+                "W401" if loss.exactness == "broader" else "W402",
+                f"{self.name}: the query is {loss.exactness} than the rule: {loss.why}",
+                loss.span,
+            )
+            for loss in first.values()
+        ]
+        return "narrower" if any(loss.exactness == "narrower" for loss in losses) else "broader", warnings
 
     def _caveats(self) -> tuple[str, ...]:
         """The sources behind the table whose rows differ, for the fields of the rule and for the table itself."""
-        found: list[str] = []
-        for name, field in self.maps.items():
-            for one in (field, *(case for _, case in field.cases)):
-                told = one.caveat if one.transform not in SELECTIVE or name in self.notes.concerned else ""
-                if told:
-                    found.append(f"`{name}`: {told}")
-        return tuple(dict.fromkeys((*found, *filter(None, (self.serve.caveat, self.table.caveat)))))
+        found = [caveat for caveat in (self.serve.caveat, self.table.caveat) if caveat]
+        told = [
+            sentence
+            for name, standing in self.fields.items()
+            for sentence, selective in standing.caveats
+            if not selective or name in self.notes.concerned
+        ]
+        return tuple(dict.fromkeys(told + found))
 
     # -- fields ------------------------------------------------------------------------------------------------------
 
     def _resolve(self) -> None:
         """Find every field of the rule in the table, or say of all that are missing why."""
         problems = []
+        known = self.rows.fields
         for name, span in self.uses.fields.items():
             if name is None:
                 if not self._keyword_columns():
@@ -276,22 +317,12 @@ class _Mapper:
                         diagnostic("E403", f"{self.name} has no text that keywords could be searched in", span)
                     )
                 continue
-            found = find_field(self.table, self.serve, name)
-            if isinstance(found, FieldMap):
-                self.maps[name] = found
-                if _is_plain_text(found):
-                    self.direct[name] = found.columns
+            found = known.get(name) or _standing(self.rows, name)
+            if isinstance(found, Standing):
+                self.fields[name] = known[name] = found
             else:
-                known = {*self.serve.fields, *self.table.fields, *(self.serve.elements or ())}
                 reason = f": {found}" if found else ""
-                problems.append(
-                    diagnostic(
-                        "E402",
-                        f"`{name}` has no column in {self.name}{reason}",
-                        span,
-                        did_you_mean(name, known),
-                    )
-                )
+                problems.append(diagnostic("E402", f"`{name}` has no column in {self.name}{reason}", span))
         if problems:
             raise Sigma2KqlError(problems)
 
@@ -300,44 +331,50 @@ class _Mapper:
 
     # -- trees -------------------------------------------------------------------------------------------------------
 
-    def _tree(self, expr: Expr[Field], negated: bool) -> Expr[Column]:
-        match expr:
-            case Match():
-                return self._leaf(expr, negated)
-            case And(items):
-                return And(tuple([self._tree(item, negated) for item in items]))
-            case Or(items):
-                return self._choice(items, negated)
-            case Not(item):
-                return Not(self._tree(item, not negated))
+    def _tree(self, expr: Expr[Field], turned: bool) -> Expr[Column]:
+        """The tree over columns, as small as `simplify` would make it; `turned`: under an odd number of `not`."""
+        if isinstance(expr, Match):
+            return self._leaf(expr, self.fields.get(expr.subject.name), turned)
+        if isinstance(expr, Or):
+            return any_of(self._alternatives(expr.items, turned))
+        if isinstance(expr, And):
+            return all_of([self._tree(item, turned) for item in expr.items])
+        return negated(self._tree(expr.item, not turned))
 
-    def _choice(self, items: tuple[Expr[Field], ...], negated: bool) -> Expr[Column]:
+    def _alternatives(self, items: tuple[Expr[Field], ...], turned: bool) -> list[Expr[Column]]:
         """Alternatives; those on one field whose column depends on the row ask for the row once, not for each value."""
-        lists: dict[str, list[Match[Field]]] = {}
+        lists: dict[str | None, list[Match[Field]]] = {}
         done: list[Expr[Column]] = []
+        subject: Field | None = None
+        standing: Standing | None = None
         for item in items:
             if not isinstance(item, Match):
-                done.append(self._tree(item, negated))
-            elif (name := item.subject.name) is not None and name not in self.direct and self.maps[name].cases:
-                lists.setdefault(name, []).append(item)
+                done.append(self._tree(item, turned))
+                continue
+            if item.subject is not subject:  # the values of a list have one subject
+                subject = item.subject
+                standing = self.fields.get(subject.name)
+            if standing is not None and standing.field.cases:
+                lists.setdefault(subject.name, []).append(item)
             else:
-                done.append(self._leaf(item, negated))
+                done.append(self._leaf(item, standing, turned))
         for name, found in lists.items():
-            done.append(self._by_case(found, self.maps[name], negated))
-        return Or(tuple(done))
+            done.append(simplify(self._by_case(found, self.fields[name].field, turned)))
+        return done
 
-    def _leaf(self, leaf: Match[Field], negated: bool) -> Expr[Column]:
-        name, test = leaf.subject.name, leaf.test
-        if (columns := self.direct.get(name)) is not None and isinstance(test, Text) and not _asks_emptiness(test):
-            if len(columns) == 1:
-                return Match(columns[0], test, leaf.span)
-            return Or(tuple([Match(column, test, leaf.span) for column in columns]))
-        if name is None:
+    def _leaf(self, leaf: Match[Field], standing: Standing | None, turned: bool) -> Expr[Column]:
+        """One test on a field, or on the whole event."""
+        if standing is None:
             return self._keyword(leaf)
-        field = self.maps[name]
+        columns, test = standing.texts, leaf.test
+        if columns and isinstance(test, Text) and (len(test.parts) > 1 or not _asks_emptiness(test)):
+            if len(columns) == 1:
+                return Match(columns[0], test, leaf.span)  # nearly always
+            return any_of([Match(column, test, leaf.span) for column in columns])
+        field = standing.field
         if field.exactness != "exact":
-            self.notes.lose(field.exactness, f"`{name}`: {field.why}", leaf.span, negated)
-        return self._on(leaf, field, negated)
+            self.notes.lose(field.exactness, f"`{leaf.subject.name}`: {field.why}", leaf.span, turned)
+        return simplify(self._on(leaf, field, turned))
 
     def _on(self, leaf: Match[Field], field: FieldMap, negated: bool) -> Expr[Column]:
         """One test on a field as the table has it."""
@@ -371,7 +408,7 @@ class _Mapper:
         test = leaf.test
         if not isinstance(test, SameAs):
             return test
-        other = self.maps[test.other.name or ""]
+        other = self.fields[test.other.name].field
         if len(other.columns) != 1 or other.transform:
             raise Sigma2KqlError(
                 [
@@ -459,12 +496,16 @@ class _Mapper:
         elif isinstance(test, Number):
             test = Text((ANY, decimal_text(test.value), ANY))
         columns = self._keyword_columns()
-        return Or(tuple(Match(column, _escaped(test, column), leaf.span) for column in columns))
+        return any_of([Match(column, _escaped(test, column), leaf.span) for column in columns])
+
+
+def _selects_nothing(problem: Diagnostic) -> Diagnostic:
+    return diagnostic("W410", f"{problem.message}: this value selects nothing", problem.span, problem.hint)
 
 
 def _asks_emptiness(test: Test[Any]) -> bool:
     if isinstance(test, Text):
-        return len(test.parts) < 2 and test.parts in ((), (ANY,))
+        return len(test.parts) < 2 and (not test.parts or test.parts[0] is ANY)
     return isinstance(test, Null | Exists)
 
 

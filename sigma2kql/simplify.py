@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from operator import is_
-from typing import TypeGuard, TypeVar, assert_never
+from typing import TypeGuard, TypeVar, assert_never, cast
 
 from sigma2kql.model import And, Expr, Match, Not, Or, Test, Text
 
@@ -19,30 +19,35 @@ R = TypeVar("R")
 
 def simplify(expr: Expr[S]) -> Expr[S]:
     """The smaller equal tree. `And(())` (always) and `Or(())` (never) remain only as the whole tree."""
-    match expr:
-        case Match():
-            return expr
-        case Not(item):
-            inner = simplify(item)
-            match inner:
-                case Not(twice):
-                    return twice
-                case And(()):
-                    return Or(())
-                case Or(()):
-                    return And(())
-                case _:
-                    return Not(inner)
-        case And(items):
-            return _flatten(items, And, Or)
-        case Or(items):
-            return _flatten(items, Or, And)
-        case _:
-            assert_never(expr)
+    if isinstance(expr, Match):
+        return expr
+    if isinstance(expr, Not):
+        return negated(simplify(expr.item))
+    items = [item if isinstance(item, Match) else simplify(item) for item in expr.items]
+    return all_of(items) if isinstance(expr, And) else any_of(items)
+
+
+def negated(item: Expr[S]) -> Expr[S]:
+    """`not` of a tree that is small already."""
+    if isinstance(item, Not):
+        return item.item
+    if isinstance(item, Match) or item.items:
+        return Not(item)
+    return Or(()) if isinstance(item, And) else And(())
+
+
+def all_of(items: Sequence[Expr[S]]) -> Expr[S]:
+    """AND of trees that are small already."""
+    return _flatten(items, And, Or)
+
+
+def any_of(items: Sequence[Expr[S]]) -> Expr[S]:
+    """OR of trees that are small already."""
+    return _flatten(items, Or, And)
 
 
 def _flatten(
-    items: tuple[Expr[S], ...],
+    items: Sequence[Expr[S]],
     same: type[And[S]] | type[Or[S]],
     other: type[And[S]] | type[Or[S]],
 ) -> Expr[S]:
@@ -51,33 +56,35 @@ def _flatten(
     `X or (X and Y)` is `X` (and the dual): an item that has another item among its own parts adds nothing.
     """
     if len(items) > 1 and _are_different_texts(items):
-        return same(items)
+        return same(tuple(items))
     flat: list[Expr[S]] = []
     for item in items:
-        small = item if isinstance(item, Match) else simplify(item)
-        if isinstance(small, same):
-            flat += small.items
-        elif isinstance(small, other) and not small.items:
+        if isinstance(item, same):
+            flat += item.items
+        elif isinstance(item, other) and not item.items:
             return other(())
         else:
-            flat.append(small)
-    if _may_repeat(flat, other):
-        flat = _without_repeats(flat, other)
-    if same is Or:
-        flat = _factored(flat)
+            flat.append(item)
+    if len(flat) > len(items) and _are_different_texts(flat):
+        return same(tuple(flat))
+    if len(flat) > 1:
+        if _may_repeat(flat, other):
+            flat = _without_repeats(flat, other)
+        if same is Or:
+            flat = _factored(flat)
     return flat[0] if len(flat) == 1 else same(tuple(flat))
 
 
 def _factored(items: list[Expr[S]]) -> list[Expr[S]]:
     """`(a and x) or (b and x)` as `(a or b) and x`, for pairs of single tests: lists of values on two columns."""
-    pairs = [item for item in items if _is_pair(item)]
+    pairs = [item for item in items if isinstance(item, And) and _is_pair(item)]
     if len(pairs) < 2:
         return items
     counts = Counter(test for pair in pairs for test in pair.items)
     groups: dict[Expr[S], list[And[S]]] = {}
     done: list[tuple[Expr[S], list[And[S]]]] = []
     for item in items:
-        if not _is_pair(item):
+        if not isinstance(item, And) or not _is_pair(item):
             done.append((item, []))
             continue
         shared = max(item.items, key=counts.__getitem__)
@@ -89,8 +96,8 @@ def _factored(items: list[Expr[S]]) -> list[Expr[S]]:
     return [_with_shared(shared, group) for shared, group in done]
 
 
-def _is_pair(expr: Expr[S]) -> TypeGuard[And[S]]:
-    return isinstance(expr, And) and len(expr.items) == 2 and all(isinstance(item, Match) for item in expr.items)
+def _is_pair(expr: And[S]) -> bool:
+    return len(expr.items) == 2 and isinstance(expr.items[0], Match) and isinstance(expr.items[1], Match)
 
 
 def _with_shared(shared: Expr[S], group: list[And[S]]) -> Expr[S]:
@@ -102,8 +109,19 @@ def _with_shared(shared: Expr[S], group: list[And[S]]) -> Expr[S]:
 
 
 def _are_different_texts(items: Sequence[Expr[S]]) -> bool:
-    """Whether these are tests for texts of different shapes and nothing else: most lists of values are."""
-    return len({i.test.parts for i in items if isinstance(i, Match) and isinstance(i.test, Text)}) == len(items)
+    """Whether these are tests for texts, no two alike, and nothing else: most lists of values are."""
+    if not isinstance(items[0], Match) or not isinstance(items[-1], Match):
+        return False
+    shapes = [i.test.parts for i in items if isinstance(i, Match) and isinstance(i.test, Text)]
+    if len(shapes) < len(items):
+        return False
+    if len(set(shapes)) == len(shapes):
+        return True
+    subjects = [i.subject for i in items if isinstance(i, Match)]  # one value is asked of several columns
+    distinct = dict(zip(map(id, subjects), subjects, strict=True))
+    return len(set(zip(map(id, subjects), shapes, strict=True))) == len(shapes) and (
+        len(set(distinct.values())) == len(distinct)
+    )
 
 
 def _mark(expr: Expr[S]) -> Hashable:
@@ -112,18 +130,16 @@ def _mark(expr: Expr[S]) -> Hashable:
         return expr.test.parts if isinstance(expr.test, Text) else expr.test
     if isinstance(expr, Not):
         return Not, _mark(expr.item)
-    return type(expr), len(expr.items)
+    return type(expr), len(expr.items), _mark(expr.items[0]) if expr.items else None
 
 
 def _may_repeat(items: Sequence[Expr[S]], other: type[And[S]] | type[Or[S]]) -> bool:
     """False where surely nothing stands twice among the items, nor beside an item that holds it as a part."""
-    if len(items) < 2:
-        return False
     marks = set(map(_mark, items))
     if len(marks) < len(items):
         return True
     parts = [e for e in items if isinstance(e, other)]
-    return len(parts) < len(items) and any(_mark(part) in marks for whole in parts for part in whole.items)
+    return len(parts) < len(items) and not all(marks.isdisjoint(map(_mark, whole.items)) for whole in parts)
 
 
 def _without_repeats(items: Sequence[Expr[S]], other: type[And[S]] | type[Or[S]]) -> list[Expr[S]]:
@@ -140,8 +156,12 @@ def assume(expr: Expr[S], facts: Mapping[S, frozenset[str]]) -> Expr[S]:
     """The tree on rows where each of these subjects has one of these texts: a test that all (none) of them pass is
     gone. The same object where nothing is.
     """
-    told = any(_is_whole(leaf.test) and leaf.subject in facts for leaf in leaves(expr)) if facts else False
-    if not told and all(facts.values()):
+    if not facts:
+        return expr
+    tests = leaves(expr)
+    subjects = {id(leaf.subject): leaf.subject for leaf in tests}
+    told = {at for at, subject in subjects.items() if subject in facts}
+    if not (told and any(id(leaf.subject) in told and _is_whole(leaf.test) for leaf in tests)) and all(facts.values()):
         return expr
 
     def decide(leaf: Match[S]) -> Expr[S]:
@@ -188,6 +208,9 @@ def _is_whole(test: Test[S]) -> TypeGuard[Text]:
     return isinstance(test, Text) and len(test.parts) == 1 and isinstance(test.parts[0], str)
 
 
+_TESTS = {Match}
+
+
 def leaves(expr: Expr[S]) -> list[Match[S]]:
     """Every test of the tree, left to right."""
     found: list[Match[S]] = []
@@ -198,6 +221,8 @@ def leaves(expr: Expr[S]) -> list[Match[S]]:
             found.append(one)
         elif isinstance(one, Not):
             stack.append(one.item)
+        elif set(map(type, one.items)) == _TESTS:  # a list of values
+            found += cast("tuple[Match[S], ...]", one.items)
         else:
             stack += one.items[::-1]
     return found
@@ -205,14 +230,9 @@ def leaves(expr: Expr[S]) -> list[Match[S]]:
 
 def replace(expr: Expr[S], change: Callable[[Match[S]], Expr[R]]) -> Expr[R]:
     """The tree with every test replaced by what `change` gives for it."""
-    match expr:
-        case Match():
-            return change(expr)
-        case Not(item):
-            return Not(replace(item, change))
-        case And(items):
-            return And(tuple(replace(item, change) for item in items))
-        case Or(items):
-            return Or(tuple(replace(item, change) for item in items))
-        case _:
-            assert_never(expr)
+    if isinstance(expr, Match):
+        return change(expr)
+    if isinstance(expr, Not):
+        return Not(replace(expr.item, change))
+    items = tuple([replace(item, change) for item in expr.items])
+    return And(items) if isinstance(expr, And) else Or(items)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import chain, product
 
 from sigma2kql.errors import Span, fail
 from sigma2kql.model import ANY, ONE, And, Expr, Field, Match, Not, Or, Part, Placeholder, Regex, Test, Text
@@ -107,14 +107,13 @@ def placeholders(expr: Expr[Field]) -> list[tuple[str, Span | None]]:
     function finds nothing in it.
     """
     found: list[tuple[str, Span | None]] = []
-    todo: list[Expr[Field]] = [expr]
+    todo: list[Expr[Field]] = [expr] if _has_placeholder(expr) else []
     while todo:
         one = todo.pop()
         if isinstance(one, Match):
             test = one.test
             if isinstance(test, Text):
-                if Placeholder in map(type, test.parts):
-                    found += [(part.name, one.span) for part in test.parts if isinstance(part, Placeholder)]
+                found += [(part.name, one.span) for part in test.parts if isinstance(part, Placeholder)]
             elif isinstance(test, Regex) and OPEN in test.pattern:
                 found += [(name, one.span) for name in _HELD.findall(test.pattern)]
         elif isinstance(one, Not):
@@ -122,6 +121,24 @@ def placeholders(expr: Expr[Field]) -> list[tuple[str, Span | None]]:
         else:
             todo += one.items[::-1]
     return found
+
+
+def _has_placeholder(expr: Expr[Field]) -> bool:
+    """Whether there is any: hardly ever, and it is asked of every rule."""
+    shapes: list[tuple[Part, ...]] = []
+    nodes: list[Expr[Field]] = [expr]
+    for node in nodes:  # grows on the way
+        if isinstance(node, Match):
+            test = node.test
+            if isinstance(test, Text):
+                shapes.append(test.parts)
+            elif isinstance(test, Regex) and OPEN in test.pattern:
+                return True
+        elif isinstance(node, Not):
+            nodes.append(node.item)
+        else:
+            nodes += node.items
+    return Placeholder in map(type, chain.from_iterable(shapes))
 
 
 def substitute(expr: Expr[Field], values: Mapping[str, Sequence[str]]) -> Expr[Field]:

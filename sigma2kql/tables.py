@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, diagnostic, did_you_mean
+from sigma2kql.facts import conjuncts, known_texts
 from sigma2kql.folders import mappings_folder
 from sigma2kql.mappingfile import read_table
 from sigma2kql.model import (
     Column,
     Expr,
+    FieldMap,
     KqlType,
     LogSource,
     SameAs,
@@ -43,6 +45,28 @@ class Entry:
     load: Callable[[], Table]
 
 
+class Standing(NamedTuple):
+    """How a field stands in rows, and what follows from that alone."""
+
+    field: FieldMap
+    texts: tuple[Column, ...]  # the text columns that a text is asked of as it is; empty where more is to be done
+    words: str
+    caveats: tuple[tuple[str, bool], ...]  # the sentence, and whether the transform says which tests it is about
+
+
+class Rows:
+    """The rows of one log source in one table, and what can be found out of them once for all rules."""
+
+    __slots__ = ("facts", "fields", "serve", "stated", "table")
+
+    def __init__(self, table: Table, serve: Serve) -> None:
+        self.table = table
+        self.serve = serve
+        self.stated = conjuncts(serve.where)
+        self.facts = known_texts(serve.where)
+        self.fields: dict[str, Standing] = {}  # those that rules have asked for
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A name and its tables in order of preference. `time` overrides every table's timestamp column."""
@@ -52,9 +76,7 @@ class Target:
     time: str | None = None
     title: str = ""
     _serving: dict[LogSource, tuple[Entry, ...]] = field(default_factory=dict, compare=False, repr=False)
-    _found: dict[tuple[str, LogSource], tuple[tuple[Table, Serve], ...]] = field(
-        default_factory=dict, compare=False, repr=False
-    )
+    _found: dict[LogSource, dict[str, tuple[Rows, ...]]] = field(default_factory=dict, compare=False, repr=False)
 
     def serving(self, logsource: LogSource) -> tuple[Entry, ...]:
         """The tables that say they serve this log source, without reading them."""
@@ -64,14 +86,14 @@ class Target:
             )
         return self._serving[logsource]
 
-    def candidates(self, logsource: LogSource) -> Iterator[tuple[Table, Serve]]:
-        """Every table and serve whose log source covers this one, best first; a table is read when it is reached."""
+    def candidates(self, logsource: LogSource) -> Iterator[Rows]:
+        """The rows of every table whose log source covers this one, best first; a table is read when it is reached."""
+        found = self._found.setdefault(logsource, {})
         for entry in self.serving(logsource):
-            key = (entry.name, logsource)
-            if key not in self._found:
+            if entry.name not in found:
                 table = entry.load()
-                self._found[key] = tuple((table, s) for s in table.serves if _covers(s.logsource, logsource))
-            yield from self._found[key]
+                found[entry.name] = tuple(Rows(table, s) for s in table.serves if _covers(s.logsource, logsource))
+            yield from found[entry.name]
 
 
 def _covers(served: LogSource, asked: LogSource) -> bool:

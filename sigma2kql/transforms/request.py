@@ -114,15 +114,12 @@ class Transform(NamedTuple):
 
 def literal(test: Test[Any]) -> str | None:
     """The one text that the test means, where it means one (numbers by their canonical text)."""
-    match test:
-        case Text(parts):
-            if not parts:
-                return ""
-            return parts[0] if len(parts) == 1 and isinstance(parts[0], str) else None
-        case Number("==", value):
-            return decimal_text(value)
-        case _:
-            return None
+    if isinstance(test, Text):
+        parts = test.parts
+        if not parts:
+            return ""
+        return parts[0] if len(parts) == 1 and isinstance(parts[0], str) else None
+    return decimal_text(test.value) if isinstance(test, Number) and test.op == "==" else None
 
 
 def as_text(test: Test[Column]) -> Test[Column]:

@@ -153,38 +153,41 @@ _BY_LENGTH = {32: ("MD5", "IMPHASH"), 40: ("SHA1",), 64: ("SHA256",), 128: ("SHA
 
 def _hashes(request: Request) -> Expr[Column]:
     """Sigma's `Hashes` text to the column of each algorithm."""
-    named = {column.text: column for column in request.columns}
-    by_algorithm = {str(k).upper(): named[v] for k, v in request.options.items()}
     test = request.test
     if isinstance(test, Null) or (isinstance(test, Text) and test.parts in ((), (ANY,))):
         return request.anywhere(test)
     pieces = [p for p in test.parts if isinstance(p, str)] if isinstance(test, Text) else []
-    text = "".join(pieces)
     pairs = [_HASH.findall(piece) for piece in pieces]
-    found = [pair for held in pairs for pair in held]
+    found = [(name.upper(), value) for held in pairs for name, value in held]
     if found and all(pairs):
         begun = isinstance(test, Text) and test.parts[-1] is ANY
-        tests = [
-            Match(by_algorithm[name.upper()], _hash_text(value, begun), request.match.span)
-            if name.upper() in by_algorithm
-            else None
+        known = [
+            Match(column, _hash_text(value, begun), request.match.span)
             for name, value in found
+            if (column := _hash_column(request, name)) is not None
         ]
-        known = tuple(t for t in tests if t is not None)
         if known:
-            if any(name.upper() == "IMPHASH" for name, _ in found):
+            if any(name == "IMPHASH" for name, _ in found):
                 request.notes.concerned.add(request.match.subject.name)
             if len(known) < len(found):
                 request.lose("broader", "not every hash of the value has a column")
-            return And(known)
-        names = ", ".join(name.upper() for name, _ in found)
+            return And(tuple(known)) if len(known) > 1 else known[0]
+        names = ", ".join(name for name, _ in found)
         return request.untestable("E412", f"this table has no column for {names} hashes")
-    bare = re.fullmatch(r"[0-9a-fA-F]+", text)
-    if bare and len(text) in _BY_LENGTH:
-        columns = tuple(by_algorithm[a] for a in _BY_LENGTH[len(text)] if a in by_algorithm)
+    text = "".join(pieces)
+    if len(text) in _BY_LENGTH and re.fullmatch(r"[0-9a-fA-F]+", text):
+        columns = [column for a in _BY_LENGTH[len(text)] if (column := _hash_column(request, a)) is not None]
         if columns:
-            return request._replace(columns=columns).anywhere(Text((text,)))
+            return request._replace(columns=tuple(columns)).anywhere(Text((text,)))
     return request.untestable("E412", f"`{request.match.subject.name}` must name a whole hash here, as in `SHA256=...`")
+
+
+def _hash_column(request: Request, algorithm: str) -> Column | None:
+    """The column that the options give for an algorithm."""
+    for name, text in request.options.items():
+        if str(name).upper() == algorithm:
+            return next(column for column in request.columns if column.text == text)
+    return None
 
 
 def _hash_text(value: str, begun: bool) -> Text:
