@@ -14,7 +14,7 @@ from typing import TypeAlias, assert_never
 from sigma2kql.errors import Span
 from sigma2kql.literals import is_word
 from sigma2kql.model import And, Column, Expr, Match, Not, Or, Query, SameAs, Text
-from sigma2kql.operators import Atom, Chain, Listed, Piece, Wrap, choice, cost, folds, single
+from sigma2kql.operators import Atom, Chain, Listed, Piece, Wrap, choice, cost, folds, shape, single
 from sigma2kql.prefilter import prefilter
 from sigma2kql.simplify import leaves, replace
 
@@ -22,6 +22,7 @@ WIDTH = 120
 # Microsoft's parser stops at about 490 chained operands (KS245); engines that recurse stop sooner.
 CHAIN = 200
 Gate: TypeAlias = Sequence[Atom | Listed] | None  # the prefilter's alternatives
+_SCAN = ' or X contains ""'  # the least that is written around such a text
 LIMIT = 10_000  # characters of a Sentinel scheduled rule's query (Microsoft Learn: "Sentinel service limits")
 
 
@@ -49,8 +50,9 @@ def _is_long(where: Expr[Column]) -> bool:
     tests = leaves(where)
     if len(tests) < CHAIN:
         return False
-    texts = [part for leaf in tests if isinstance(leaf.test, Text) for part in leaf.test.parts if isinstance(part, str)]
-    return sum(map(len, texts)) > LIMIT
+    texts = [leaf.test.parts for leaf in tests if isinstance(leaf.test, Text)]
+    scans = sum([1 for parts in texts if len(parts) > 1 and shape(parts)])  # none of them folds into a list
+    return sum([len(p) for parts in texts for p in parts if isinstance(p, str)]) + scans * len(_SCAN) > LIMIT
 
 
 def emit_union(queries: Sequence[Query], prefiltered: bool = True) -> str:

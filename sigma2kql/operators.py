@@ -161,7 +161,7 @@ def folds(leaf: Match[Column]) -> str | None:
 
 def _list_of(parts: tuple[Part, ...], cased: bool) -> str | None:
     if len(parts) != 1:
-        return None if _shape(parts) or not parts or _ends(parts) else "wild cased" if cased else "wild"
+        return None if shape(parts) or not parts or _ends(parts) else "wild cased" if cased else "wild"
     (text,) = parts
     if not isinstance(text, str):
         return None if text is ANY else "wild cased" if cased else "wild"
@@ -221,13 +221,9 @@ def _folds_beyond_ascii(text: str) -> bool:
     return not text.isascii() and any(not c.isascii() and c.lower() != c.upper() for c in text)
 
 
-def shape(test: Text) -> tuple[Shape, str] | None:
-    """The plain shape of a text test with its literal, where it is one."""
-    return _shape(test.parts)
-
-
 @lru_cache(maxsize=2048)  # one test is asked several times on its way into a query
-def _shape(parts: tuple[Part, ...]) -> tuple[Shape, str] | None:
+def shape(parts: tuple[Part, ...]) -> tuple[Shape, str] | None:
+    """The plain shape of a text test with its literal, where it is one."""
     if not 0 < len(parts) < 4:
         return None
     before, behind = parts[0] is ANY, parts[-1] is ANY
@@ -240,7 +236,7 @@ def _shape(parts: tuple[Part, ...]) -> tuple[Shape, str] | None:
 
 
 def _text(column: Column, test: Text, opposite: bool) -> Piece | None:
-    plain = _shape(test.parts)
+    plain = shape(test.parts)
     if plain is not None:
         return _compare(column, plain[0], plain[1], test.cased, opposite)
     if test.parts == ():
@@ -397,7 +393,7 @@ def cost(expr: Expr[Column]) -> int:
             kind, test = expr.subject.kind, expr.test
             base = 0 if kind == "stored" else 10 if kind == "property" else 12
             if isinstance(test, Text):
-                plain = _shape(test.parts)
+                plain = shape(test.parts)
                 if plain is not None:
                     return base + (1 if plain[0] == "equals" else 3)
                 return base + (5 if ANY in test.parts else 2)

@@ -29,12 +29,12 @@ def wildcard_regex(shapes: Iterable[tuple[Part, ...]], cased: bool) -> str:
     """
     found = [_anchored(parts if cased else _spelled(parts)) for parts in shapes]
     texts = [part for parts in found for part in parts if isinstance(part, str)]
-    folds = not cased and any(c.lower() != c.upper() for text in texts for c in text)
+    folds = not cased and any(text.lower() != text.upper() for text in texts)
     flags = "i" * folds + "s" * any(part is ANY or part is ONE for parts in found for part in parts)
     if len(found) > 1 and (_agree(found, 0) or _agree(found, -1)):
         text = _alternatives([_units(parts) for parts in found])
     else:
-        text = "|".join(["".join(map(_wildcard_part, parts)) for parts in found])
+        text = "|".join(["".join([_wildcard_part(part) for part in parts]) for parts in found])
     return f"(?{flags})" * bool(flags) + text
 
 
@@ -55,11 +55,11 @@ _FROM_START, _TO_END = Edge("start", "^"), Edge("end", "$")
 
 def _spelled(parts: tuple[Part, ...]) -> tuple[Part, ...]:
     """Letters beyond ASCII as a choice of all that tolower() makes one: regexes without case take more for equal."""
-    if all(part.isascii() for part in parts if isinstance(part, str)):
+    if all([part.isascii() for part in parts if isinstance(part, str)]):
         return parts
     found: list[Part] = []
     for part in parts:
-        if not isinstance(part, str) or part.isascii():
+        if not isinstance(part, str) or part.lower() == part.upper():
             found.append(part)
             continue
         for char in part:
@@ -101,7 +101,15 @@ def _wildcard_part(part: Part | Edge) -> str:
 
 def _units(parts: Iterable[Part | Edge]) -> list[str]:
     """The pieces of a pattern that cannot be divided."""
-    return [_wildcard_part(unit) for part in parts for unit in (part if isinstance(part, str) else (part,))]
+    units: list[str] = []
+    for part in parts:
+        if not isinstance(part, str):
+            units.append(_wildcard_part(part))
+        elif part.isprintable() and not _SPECIAL.search(part):
+            units += part
+        else:
+            units += [escape(char, META) for char in part]
+    return units
 
 
 def _alternatives(found: list[list[str]]) -> str:
