@@ -48,41 +48,30 @@ _COMMON = frozenset(
 
 @frozen
 class _Gate:
-    """Terms by column, joined by `or`. `free`: the tree holds an equality already, which the index answers."""
+    """Terms by column with how dear each is, joined by `or`. `free`: the tree holds an equality already, which the
+    index answers.
+    """
 
-    terms: tuple[tuple[str, str], ...] = ()
+    terms: dict[tuple[str, str], int]
     free: bool = False
 
-    @property
-    def cost(self) -> int:
-        return 0 if self.free else sum([_dearness(term) for _, term in self.terms])
 
-
-def _dearness(term: str) -> int:
-    return (
-        len(term)
-        + 4
-        + 100 * ("_" in term)
-        + 150 * (not term.isalnum() and not term.replace("_", "").isalnum())
-        + 200 * (len(term) < 4)
-        + 400 * (term.lower() in _COMMON)
-    )
+def _cheapest(gates: list[_Gate]) -> _Gate | None:
+    return gates[0] if len(gates) == 1 else min(gates, key=lambda gate: sum(gate.terms.values()), default=None)
 
 
 def prefilter(where: Expr[Column]) -> list[Atom | Listed] | None:
     """The cheapest such test as alternatives joined by `or`; None where there is none or none is needed."""
     gate = _gate(where)
-    if gate is None or gate.free or not gate.terms:
+    if gate is None or gate.free:
         return None
-    by_column: dict[str, list[str]] = {}
+    by_column: dict[str, dict[str, str]] = {}
     for column, term in gate.terms:
-        known = by_column.setdefault(column, [])
-        if term.lower() not in (one.lower() for one in known):  # has folds case
-            known.append(term)
+        by_column.setdefault(column, {}).setdefault(term.lower(), term)  # has folds case
     return [
-        Atom(f"{column} has {quoted(terms[0])}")
-        if len(terms) == 1
-        else Listed(f"{column} has_any (", tuple(map(quoted, terms)), ")")
+        Listed(f"{column} has_any (", tuple(map(quoted, terms.values())), ")")
+        if len(terms) > 1
+        else Atom(f"{column} has {quoted(*terms.values())}")
         for column, terms in by_column.items()
     ]
 
@@ -95,68 +84,77 @@ def _gate(expr: Expr[Column]) -> _Gate | None:
             gates: list[_Gate] = []
             for item in items:
                 gate = _gate(item)
-                if gate is not None and gate.free:
-                    return gate  # nothing is cheaper
                 if gate is not None:
+                    if gate.free:
+                        return gate  # nothing is cheaper
                     gates.append(gate)
-            return min(gates, key=lambda gate: gate.cost, default=None)
+            return _cheapest(gates)
         case Or(items):
-            return _union(_gate(item) for item in items)
+            return _union(map(_gate, items))
         case Not():
             return None
 
 
 def _union(gates: Iterable[_Gate | None]) -> _Gate | None:
     """For an `or`: every branch must have one."""
-    terms: dict[tuple[str, str], None] = {}
+    terms: dict[tuple[str, str], int] = {}
     free = True
     for gate in gates:
         if gate is None:
             return None
         free = free and gate.free
-        for term in gate.terms:
-            terms[term] = None
+        terms.update(gate.terms)
         if not free and len(terms) > MOST:
             return None
-    return _Gate(tuple(terms), free) if free or terms else None
+    return _Gate(terms, free) if free or terms else None
 
 
 def _leaf(leaf: Match[Column]) -> _Gate | None:
-    column = leaf.subject
-    if (
-        column.kind == "computed"
-        or len(column.reads) != 1
-        or (column.kind == "stored" and column.type not in ("string", "dynamic"))
-    ):
+    column, test = leaf.subject, leaf.test
+    is_stored = column.kind == "stored"
+    if len(column.reads) != 1 or (column.type not in ("string", "dynamic") if is_stored else column.kind == "computed"):
         return None
-    stored = identifier(column.reads[0])
-    match leaf.test:
-        case Text() as test:
-            term = _term(test.parts, column.kind == "stored")
-            whole = len(test.parts) == 1 and isinstance(test.parts[0], str)
-            if term is None or (whole and test.cased):
-                return None  # words that the mapping states (an ActionType ...) stand in too many rows to help
-            return _Gate(((stored, term),), free=whole and column.kind == "stored" and column.type == "string")
-        case Regex(pattern, flags):
-            from sigma2kql.regex import required_literals
-
-            gates = [
-                _union(
-                    _Gate(((stored, term),)) if (term := _term(text.parts, column.kind == "stored")) else None
-                    for text in clause
-                )
-                for clause in required_literals(pattern, flags)
-            ]
-            return min((gate for gate in gates if gate is not None), key=lambda gate: gate.cost, default=None)
-        case _:
+    if isinstance(test, Text):
+        whole = len(test.parts) == 1 and isinstance(test.parts[0], str)
+        if whole and test.cased:
+            return None  # words that the mapping states (an ActionType ...) stand in too many rows to help
+        found = _term(test.parts, is_stored)
+        if found is None:
             return None
+        return _Gate(
+            {(identifier(column.reads[0]), found[1]): found[0]}, whole and is_stored and column.type == "string"
+        )
+    if isinstance(test, Regex):
+        from sigma2kql.regex import required_literals
+
+        stored = identifier(column.reads[0])
+        clauses = [
+            _union(
+                _Gate({(stored, term[1]): term[0]}) if (term := _term(text.parts, is_stored)) else None
+                for text in clause
+            )
+            for clause in required_literals(test.pattern, test.flags)
+        ]
+        return _cheapest([gate for gate in clauses if gate is not None])
+    return None
 
 
 @lru_cache(maxsize=4096)  # rules look for the same programs
-def _term(parts: tuple[Part, ...], as_stored: bool) -> str | None:
-    """The shortest good one: a term of four characters or more that is not common, else several terms as one text."""
-    terms = _terms(parts, as_stored)
-    return terms[0] if len(terms) == 1 else min(terms, key=lambda term: (_dearness(term), term), default=None)
+def _term(parts: tuple[Part, ...], as_stored: bool) -> tuple[int, str] | None:
+    """How dear the best one is, and the term: short, but of four characters or more and not common; else several terms
+    as one text.
+    """
+    return min([(_dearness(term), term) for term in _terms(parts, as_stored)], default=None)
+
+
+def _dearness(term: str) -> int:
+    return (
+        len(term)
+        + 4
+        + (0 if term.isalnum() else 100 * ("_" in term) + 150 * (not term.replace("_", "").isalnum()))
+        + 200 * (len(term) < 4)
+        + 400 * (term.lower() in _COMMON)
+    )
 
 
 def _terms(parts: Sequence[Part], as_stored: bool) -> list[str]:

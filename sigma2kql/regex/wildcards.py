@@ -55,7 +55,7 @@ _FROM_START, _TO_END = Edge("start", "^"), Edge("end", "$")
 
 def _spelled(parts: tuple[Part, ...]) -> tuple[Part, ...]:
     """Letters beyond ASCII as a choice of all that tolower() makes one: regexes without case take more for equal."""
-    if all([part.isascii() for part in parts if isinstance(part, str)]):
+    if False not in [part.isascii() for part in parts if isinstance(part, str)]:
         return parts
     found: list[Part] = []
     for part in parts:
