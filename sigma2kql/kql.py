@@ -312,27 +312,29 @@ def _tall(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
             return [head + text + tail]
         case Listed(start, values, end):
             return _list_lines(head + start, values, end + tail, indent + "    ")
+        case Wrap(start, Chain() as item, end):
+            return _lines(head + start, item, end + tail, indent + "    ")
         case Wrap(start, item, end):
-            return _inner(head + start, item, end + tail, indent)
+            return _lines(head + start, item, end + tail, indent)
         case Chain(word, items):
             lines: list[str] = []
-            balanced = _balanced(word, items)
-            for number, item in enumerate(balanced, 1):
-                after = tail if number == len(balanced) else ""
+            *most, last = _balanced(word, items)
+            for item in most:
                 if isinstance(item, Atom):
-                    lines.append(head + item.text + after)
-                elif isinstance(item, Chain):
-                    lines += _inner(head + "(", item, ")" + after, indent)
+                    lines.append(head + item.text)
                 else:
-                    lines += _inner(head, item, after, indent)
+                    lines += _operand(head, item, "", indent)
                 head = f"{indent}{word} "
-            return lines
+            return lines + _operand(head, last, tail, indent)
         case _:
             assert_never(piece)
 
 
-def _inner(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
-    return _lines(head, piece, tail, indent + "    " if isinstance(piece, Chain) else indent)
+def _operand(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
+    """An operand of a chain; a chain inside a chain stands in parentheses."""
+    if isinstance(piece, Chain):
+        return _lines(head + "(", piece, ")" + tail, indent + "    ")
+    return _lines(head, piece, tail, indent)
 
 
 def _list_lines(head: str, values: Sequence[str], tail: str, indent: str) -> list[str]:

@@ -170,14 +170,13 @@ def _terms(parts: Sequence[Part], as_stored: bool) -> list[str]:
         before = parts[number - 1] if number else None
         after = parts[number + 1] if number + 1 < len(parts) else None
         whole: list[tuple[int, int]] = []
-        for run in _RUN.finditer(part):
-            start, end = run.span()
+        for start, end in map(re.Match.span, _RUN.finditer(part)):
             if (part[start - 1] in _DELIMITERS if start else _edge(before, number == 0, as_stored)) and (
                 part[end] in _DELIMITERS if end < len(part) else _edge(after, number + 1 == len(parts), as_stored)
             ):
                 whole.append((start, end))
                 if end - start >= 3:
-                    found.append(run[0])
+                    found.append(part[start:end])
         if len(whole) > 1 and _TOGETHER.fullmatch(part, whole[0][0], whole[-1][1]):
             found.append(part[whole[0][0] : whole[-1][1]])
     return found

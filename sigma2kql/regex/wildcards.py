@@ -27,9 +27,12 @@ def wildcard_regex(shapes: Iterable[tuple[Part, ...]], cased: bool) -> str:
 
     What all of them begin and end with is written once. A Placeholder is a ValueError.
     """
-    found = [_anchored(parts if cased else _spelled(parts)) for parts in shapes]
-    texts = [part for parts in found for part in parts if isinstance(part, str)]
-    folds = not cased and any(text.lower() != text.upper() for text in texts)
+    shapes = tuple(shapes)
+    folds = not cased and _has_letters(shapes)
+    if folds:
+        shapes = tuple([_spelled(parts) for parts in shapes])
+        folds = _has_letters(shapes)
+    found = [_anchored(parts) for parts in shapes]
     flags = "i" * folds + "s" * any(part is ANY or part is ONE for parts in found for part in parts)
     if len(found) > 1 and (_agree(found, 0) or _agree(found, -1)):
         text = _alternatives([_units(parts) for parts in found])
@@ -38,10 +41,16 @@ def wildcard_regex(shapes: Iterable[tuple[Part, ...]], cased: bool) -> str:
     return f"(?{flags})" * bool(flags) + text
 
 
+def _has_letters(shapes: Iterable[tuple[Part, ...]]) -> bool:
+    text = "".join([part for parts in shapes for part in parts if isinstance(part, str)])
+    return text.lower() != text.upper()
+
+
 def _agree(found: list[tuple[Part | Edge, ...]], end: int) -> bool:
     """Whether all begin (0) or end (-1) with the same character or wildcard."""
-    edges = {part[end] if isinstance(part := parts[end], str) else part for parts in found if parts}
-    return len(edges) == 1
+    edges = (part[end] if isinstance(part := parts[end], str) else part for parts in found if parts)
+    first = next(edges, None)
+    return first is not None and all(edge == first for edge in edges)
 
 
 def _anchored(parts: tuple[Part, ...]) -> tuple[Part | Edge, ...]:
