@@ -11,7 +11,7 @@ from collections import Counter
 from typing import assert_never
 
 from sigma2kql.model import And, Column, Expr, Match, Not, Or, Test, Text
-from sigma2kql.operators import KustoRegex, shape
+from sigma2kql.operators import KustoRegex, folds_beyond_ascii, shape
 from sigma2kql.regex import wildcard_regex
 
 FEWEST = 8  # shorter lists stay as they are: an analyst reads them better
@@ -45,9 +45,7 @@ def _plain(test: Test[Column]) -> bool:
     if not isinstance(test, Text) or test.cased:
         return False
     found = shape(test.parts)
-    if found is None or found[0] == "equals":
-        return False
-    return found[1].isascii() or all(c.isascii() or c.lower() == c.upper() for c in found[1])
+    return found is not None and found[0] != "equals" and not folds_beyond_ascii(found[1])
 
 
 def _folded(found: list[Expr[Column]]) -> Match[Column]:

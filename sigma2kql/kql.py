@@ -23,7 +23,7 @@ WIDTH = 120
 # Microsoft's parser stops at about 490 chained operands (KS245); engines that recurse stop sooner.
 CHAIN = 200
 Gate: TypeAlias = Sequence[Atom | Listed] | None  # the prefilter's alternatives
-_SCAN = ' or X contains ""'  # the least that is written around such a text
+_SCAN = ' or X contains ""'  # the least that is written around a text that joins no list
 LIMIT = 10_000  # characters of a Sentinel scheduled rule's query (Microsoft Learn: "Sentinel service limits")
 
 
@@ -51,9 +51,8 @@ def _is_long(tests: Sequence[Match[Column]]) -> bool:
     """Whether the texts alone are over the limit: the full form need not be written then, the other is shorter."""
     if len(tests) < CHAIN:
         return False
-    texts = [leaf.test.parts for leaf in tests if isinstance(leaf.test, Text)]
-    scans = sum([1 for parts in texts if len(parts) > 1 and shape(parts)])  # none of them folds into a list
-    return sum([len(p) for parts in texts for p in parts if isinstance(p, str)]) + scans * len(_SCAN) > LIMIT
+    plain = [found for leaf in tests if isinstance(leaf.test, Text) and (found := shape(leaf.test.parts))]
+    return sum([len(text) + (how != "equals") * len(_SCAN) for how, text in plain]) > LIMIT
 
 
 def emit_union(queries: Sequence[Query], prefiltered: bool = True) -> str:

@@ -112,7 +112,12 @@ def single(leaf: Match[Column], opposite: bool = False) -> Piece | None:
     column, test = leaf.subject, leaf.test
     if isinstance(test, Text):
         form = _form(test.parts, test.cased)
-        return _unshaped(column, test, opposite) if form.operator is None else _compare(column, form, opposite)
+        if form.operator is None:
+            return _unshaped(column, test, opposite)
+        subject = column.text if column.type == "string" else f"tostring({column.text})"
+        if form.lowers:
+            subject = f"tolower({subject})"
+        return Atom(f"{subject} {_OPERATORS[form.operator][opposite]} {form.literal}")
     match test:
         case KustoRegex(pattern, flags):
             return None if opposite else Atom(_regex(column, f"(?{flags}){pattern}" if flags else pattern))
@@ -206,24 +211,26 @@ def _caseless(text: str) -> bool:
     return text.lower() == text.upper()
 
 
-def _folds_beyond_ascii(text: str) -> bool:
+def folds_beyond_ascii(text: str) -> bool:
     """Whether a letter outside ASCII has two cases: Kusto's case-insensitive operators fold ASCII only."""
-    return not text.isascii() and any(not c.isascii() and c.lower() != c.upper() for c in text)
+    return not (text.isascii() or _caseless(text)) and any(not c.isascii() and not _caseless(c) for c in text)
 
 
 def shape(parts: tuple[Part, ...]) -> tuple[Shape, str] | None:
     """The plain shape of a text test with its literal, where it is one."""
-    if not 0 < len(parts) < 4:
-        return None
-    first, last = parts[0], parts[-1]
-    if len(parts) == 1:
-        return ("equals", first) if isinstance(first, str) else None
     if len(parts) == 3:
-        middle = parts[1]
-        return ("contains", middle) if first is ANY and last is ANY and isinstance(middle, str) else None
-    if first is ANY:
-        return ("endswith", last) if isinstance(last, str) else None
-    return ("startswith", first) if last is ANY and isinstance(first, str) else None
+        before, text, behind = parts
+        if before is ANY and behind is ANY and isinstance(text, str):
+            return "contains", text
+    elif len(parts) == 2:
+        first, last = parts
+        if first is ANY and isinstance(last, str):
+            return "endswith", last
+        if last is ANY and isinstance(first, str):
+            return "startswith", first
+    elif len(parts) == 1 and isinstance(parts[0], str):
+        return "equals", parts[0]
+    return None
 
 
 @frozen
@@ -246,21 +253,13 @@ def _form(parts: tuple[Part, ...], cased: bool) -> _Form:
         folds = parts and parts != (ANY,) and not _ends(parts)
         return _Form(("wild cased" if cased else "wild") if folds else None, 5 if ANY in parts else 2)
     how, text = plain
-    lowers = not cased and not text.isascii() and _folds_beyond_ascii(text)
+    lowers = not cased and not text.isascii() and folds_beyond_ascii(text)
     if how != "equals":
         return _Form(None, 3, (how, cased or lowers), lowers, quoted(lowered(text) if lowers else text))
     kind = "lower" if lowers else "cased" if cased else "text"
     # without letters: the same result; works on an index lookup of the exact text
     exact = cased or lowers or _caseless(text)
     return _Form(kind, 1, (how, exact), lowers, quoted(lowered(text) if lowers else text))
-
-
-def _compare(column: Column, form: _Form, opposite: bool) -> Atom:
-    assert form.operator is not None
-    subject = column.text if column.type == "string" else f"tostring({column.text})"
-    if form.lowers:
-        subject = f"tolower({subject})"
-    return Atom(f"{subject} {_OPERATORS[form.operator][opposite]} {form.literal}")
 
 
 def _unshaped(column: Column, test: Text, opposite: bool) -> Piece | None:
@@ -271,8 +270,10 @@ def _unshaped(column: Column, test: Text, opposite: bool) -> Piece | None:
     if opposite:
         return None
     if (ends := _ends(test.parts)) is not None:
-        first = _compare(column, _form((ends[0], ANY), test.cased), False)
-        last = _compare(column, _form((ANY, ends[1]), test.cased), False)
+        first = single(Match(column, Text((ends[0], ANY), test.cased)))
+        last = single(Match(column, Text((ANY, ends[1]), test.cased)))
+        assert first is not None
+        assert last is not None
         return Chain("and", (first, last))
     return _wildcards(column, [test])
 
@@ -400,14 +401,17 @@ def _undotted(network: str) -> str:
 # Cost
 
 
+_REACH = {"stored": 0, "property": 10}  # what it costs to reach a column
+
+
 def cost(expr: Expr[Column]) -> int:
     """How dear a conjunct is, for its place in the query: equality first, scans of text after, regexes and negations
     last.
     """
     match expr:
         case Match():
-            kind, test = expr.subject.kind, expr.test
-            base = 0 if kind == "stored" else 10 if kind == "property" else 12
+            test = expr.test
+            base = _REACH.get(expr.subject.kind, 12)
             if isinstance(test, Text):
                 return base + _form(test.parts, test.cased).cost
             if isinstance(test, Number | Bool | Null | Exists):

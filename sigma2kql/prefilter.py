@@ -14,10 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import repeat
+from math import inf
+from typing import TypeAlias
 
 from sigma2kql.errors import frozen
 from sigma2kql.literals import identifier, quoted
-from sigma2kql.model import ANY, And, Column, Expr, Match, Not, OneOf, Or, Part, Regex, Text
+from sigma2kql.model import And, Column, Expr, Match, Not, OneOf, Or, Part, Regex, Text
 from sigma2kql.operators import Atom, Listed
 
 # Over 128 values Kusto does not use the index (Microsoft Learn: "has_any operator").
@@ -46,23 +49,23 @@ _COMMON = frozenset(
 )
 
 
+_Terms: TypeAlias = dict[tuple[str, str], int]  # (column, term) -> how dear it is
+
+
 @frozen
 class _Gate:
-    """Terms by column with how dear each is, joined by `or`. `free`: the tree holds an equality already, which the
+    """Terms joined by `or`, and how dear they are together. `free`: the tree holds an equality already, which the
     index answers.
     """
 
-    terms: dict[tuple[str, str], int]
+    terms: _Terms
+    cost: int
     free: bool = False
-
-
-def _cheapest(gates: list[_Gate]) -> _Gate | None:
-    return gates[0] if len(gates) == 1 else min(gates, key=lambda gate: sum(gate.terms.values()), default=None)
 
 
 def prefilter(where: Expr[Column]) -> list[Atom | Listed] | None:
     """The cheapest such test as alternatives joined by `or`; None where there is none or none is needed."""
-    gate = _gate(where)
+    gate = _gate(where, inf)
     if gate is None or gate.free:
         return None
     by_column: dict[str, dict[str, str]] = {}
@@ -76,40 +79,44 @@ def prefilter(where: Expr[Column]) -> list[Atom | Listed] | None:
     ]
 
 
-def _gate(expr: Expr[Column]) -> _Gate | None:
+def _gate(expr: Expr[Column], limit: float) -> _Gate | None:
+    """The cheapest one of a tree, where it is free or cheaper than `limit`."""
     match expr:
         case Match():
-            return _leaf(expr)
+            return _leaf(expr, limit)
         case And(items):
-            gates: list[_Gate] = []
+            best: _Gate | None = None
             for item in items:
-                gate = _gate(item)
+                gate = _gate(item, limit)
                 if gate is not None:
                     if gate.free:
                         return gate  # nothing is cheaper
-                    gates.append(gate)
-            return _cheapest(gates)
+                    best, limit = gate, gate.cost
+            return best
         case Or(items):
-            return _union(map(_gate, items))
+            return _union(map(_gate, items, repeat(limit)), limit)
         case Not():
             return None
 
 
-def _union(gates: Iterable[_Gate | None]) -> _Gate | None:
+def _union(gates: Iterable[_Gate | None], limit: float) -> _Gate | None:
     """For an `or`: every branch must have one."""
-    terms: dict[tuple[str, str], int] = {}
-    free = True
+    terms: _Terms = {}
+    cost, free = 0, True
     for gate in gates:
         if gate is None:
             return None
         free = free and gate.free
-        terms.update(gate.terms)
-        if not free and len(terms) > MOST:
+        for term, dearness in gate.terms.items():
+            if term not in terms:
+                terms[term] = dearness
+                cost += dearness
+        if not free and (cost >= limit or len(terms) > MOST):
             return None
-    return _Gate(terms, free) if free or terms else None
+    return _Gate(terms, cost, free)
 
 
-def _leaf(leaf: Match[Column]) -> _Gate | None:
+def _leaf(leaf: Match[Column], limit: float) -> _Gate | None:
     column, test = leaf.subject, leaf.test
     is_stored = column.kind == "stored"
     if len(column.reads) != 1 or (column.type not in ("string", "dynamic") if is_stored else column.kind == "computed"):
@@ -118,25 +125,25 @@ def _leaf(leaf: Match[Column]) -> _Gate | None:
         whole = len(test.parts) == 1 and isinstance(test.parts[0], str)
         if whole and test.cased:
             return None  # words that the mapping states (an ActionType ...) stand in too many rows to help
-        found = _term(test.parts, is_stored)
-        if found is None:
-            return None
-        return _Gate(
-            {(identifier(column.reads[0]), found[1]): found[0]}, whole and is_stored and column.type == "string"
-        )
+        free = whole and is_stored and column.type == "string"
+        return _of_term(column, test, limit, free)
     if isinstance(test, Regex):
         from sigma2kql.regex import required_literals
 
-        stored = identifier(column.reads[0])
-        clauses = [
-            _union(
-                _Gate({(stored, term[1]): term[0]}) if (term := _term(text.parts, is_stored)) else None
-                for text in clause
-            )
-            for clause in required_literals(test.pattern, test.flags)
-        ]
-        return _cheapest([gate for gate in clauses if gate is not None])
+        best: _Gate | None = None
+        for clause in required_literals(test.pattern, test.flags):
+            gate = _union([_of_term(column, text, limit) for text in clause], limit)
+            if gate is not None:
+                best, limit = gate, gate.cost
+        return best
     return None
+
+
+def _of_term(column: Column, test: Text, limit: float, free: bool = False) -> _Gate | None:
+    found = _term(test.parts, column.kind == "stored")
+    if found is None or (found[0] >= limit and not free):
+        return None
+    return _Gate({(identifier(column.reads[0]), found[1]): found[0]}, found[0], free)
 
 
 @lru_cache(maxsize=4096)  # rules look for the same programs
@@ -167,12 +174,10 @@ def _terms(parts: Sequence[Part], as_stored: bool) -> list[str]:
     for number, part in enumerate(parts):
         if not isinstance(part, str):
             continue
-        before = parts[number - 1] if number else None
-        after = parts[number + 1] if number + 1 < len(parts) else None
         whole: list[tuple[int, int]] = []
         for start, end in map(re.Match.span, _RUN.finditer(part)):
-            if (part[start - 1] in _DELIMITERS if start else _edge(before, number == 0, as_stored)) and (
-                part[end] in _DELIMITERS if end < len(part) else _edge(after, number + 1 == len(parts), as_stored)
+            if (part[start - 1] in _DELIMITERS if start else _edge(parts, number - 1, as_stored)) and (
+                part[end] in _DELIMITERS if end < len(part) else _edge(parts, number + 1, as_stored)
             ):
                 whole.append((start, end))
                 if end - start >= 3:
@@ -182,10 +187,11 @@ def _terms(parts: Sequence[Part], as_stored: bool) -> list[str]:
     return found
 
 
-def _edge(neighbour: Part | None, at_end: bool, as_stored: bool) -> bool:
-    """Whether the text surely ends here, or a delimiter surely stands here."""
-    if isinstance(neighbour, OneOf):
-        return all(
-            char in _DELIMITERS or (as_stored and not char.isascii() and not char.isalnum()) for char in neighbour.chars
-        )
-    return at_end and neighbour is not ANY
+def _edge(parts: Sequence[Part], number: int, as_stored: bool) -> bool:
+    """Whether the text surely ends before this part, or a delimiter surely stands there."""
+    if not 0 <= number < len(parts):
+        return True
+    neighbour = parts[number]
+    return isinstance(neighbour, OneOf) and all(
+        char in _DELIMITERS or (as_stored and not char.isascii() and not char.isalnum()) for char in neighbour.chars
+    )

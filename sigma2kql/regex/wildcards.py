@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from sigma2kql.literals import lowered
-from sigma2kql.model import ANY, ONE, OneOf, Part, Placeholder
+from sigma2kql.model import ANY, OneOf, Part, Placeholder, Wildcard
 from sigma2kql.regex.syntax import (
     Edge,
     Set,
@@ -28,12 +28,13 @@ def wildcard_regex(shapes: Iterable[tuple[Part, ...]], cased: bool) -> str:
     What all of them begin and end with is written once. A Placeholder is a ValueError.
     """
     shapes = tuple(shapes)
-    folds = not cased and _has_letters(shapes)
-    if folds:
+    text = _literals(shapes)
+    if not cased and not text.isascii() and _has_letters(text):
         shapes = tuple([_spelled(parts) for parts in shapes])
-        folds = _has_letters(shapes)
+        text = _literals(shapes)
     found = [_anchored(parts) for parts in shapes]
-    flags = "i" * folds + "s" * any(part is ANY or part is ONE for parts in found for part in parts)
+    any_character = Wildcard in {type(part) for parts in found for part in parts}
+    flags = "i" * (not cased and _has_letters(text)) + "s" * any_character
     if len(found) > 1 and (_agree(found, 0) or _agree(found, -1)):
         text = _alternatives([_units(parts) for parts in found])
     else:
@@ -41,8 +42,11 @@ def wildcard_regex(shapes: Iterable[tuple[Part, ...]], cased: bool) -> str:
     return f"(?{flags})" * bool(flags) + text
 
 
-def _has_letters(shapes: Iterable[tuple[Part, ...]]) -> bool:
-    text = "".join([part for parts in shapes for part in parts if isinstance(part, str)])
+def _literals(shapes: Iterable[tuple[Part, ...]]) -> str:
+    return "".join([part for parts in shapes for part in parts if isinstance(part, str)])
+
+
+def _has_letters(text: str) -> bool:
     return text.lower() != text.upper()
 
 
