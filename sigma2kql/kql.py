@@ -193,9 +193,9 @@ def _where(conjunct: Expr[Column]) -> list[str]:
 
 def _piece(expr: Expr[Column], negated: bool) -> Piece:
     """A tree as pieces; `negated` says that it stands under an odd number of `not`."""
+    if isinstance(expr, Match):
+        return _guarded(single(expr), negated)
     match expr:
-        case Match():
-            return _guarded(single(expr), negated)
         case Not(Match() as leaf):
             opposite = single(leaf, opposite=True)
             return opposite if opposite is not None else _negation(_guarded(single(leaf), not negated))
@@ -203,12 +203,8 @@ def _piece(expr: Expr[Column], negated: bool) -> Piece:
             return folded
         case Not(item):
             return _negation(_piece(item, not negated))
-        case And(()):
-            return Atom("true")
-        case Or(()):
-            return Atom("false")
         case And(items):
-            return Chain("and", tuple(_pieces(items, negated)))
+            return Chain("and", tuple(_pieces(items, negated))) if items else Atom("true")
         case Or(items):
             pieces: list[Piece] = []
             for kind, group in _grouped(items):
@@ -216,7 +212,9 @@ def _piece(expr: Expr[Column], negated: bool) -> Piece:
                     pieces += _pieces(group, negated)
                 else:
                     pieces.append(_guarded(choice(kind, [m for m in group if isinstance(m, Match)]), negated))
-            return pieces[0] if len(pieces) == 1 else Chain("or", tuple(pieces))
+            if len(pieces) > 1:
+                return Chain("or", tuple(pieces))
+            return pieces[0] if pieces else Atom("false")
         case _:
             assert_never(expr)
 
@@ -275,9 +273,9 @@ def _grouped(items: Sequence[Expr[Column]]) -> list[tuple[str | None, list[Expr[
 
 def _flat(piece: Piece, inside: str = "") -> str:
     """On one line; `inside` is the word of the chain around it, for parentheses."""
+    if isinstance(piece, Atom):
+        return piece.text
     match piece:
-        case Atom(text):
-            return text
         case Listed(head, values, tail):
             return f"{head}{', '.join(values)}{tail}"
         case Wrap(head, item, tail):

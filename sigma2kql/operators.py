@@ -408,15 +408,14 @@ def cost(expr: Expr[Column]) -> int:
     """How dear a conjunct is, for its place in the query: equality first, scans of text after, regexes and negations
     last.
     """
+    if isinstance(expr, Match):
+        test, base = expr.test, _REACH.get(expr.subject.kind, 12)
+        if isinstance(test, Text):
+            return base + _form(test.parts, test.cased).cost
+        if isinstance(test, Number | Bool | Null | Exists):
+            return base + 1
+        return base + (5 if isinstance(test, Regex) else 4)
     match expr:
-        case Match():
-            test = expr.test
-            base = _REACH.get(expr.subject.kind, 12)
-            if isinstance(test, Text):
-                return base + _form(test.parts, test.cased).cost
-            if isinstance(test, Number | Bool | Null | Exists):
-                return base + 1
-            return base + (5 if isinstance(test, Regex) else 4)
         case Not(item):
             return 20 + cost(item)
         case And(items):

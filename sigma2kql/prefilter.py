@@ -81,9 +81,9 @@ def prefilter(where: Expr[Column]) -> list[Atom | Listed] | None:
 
 def _gate(expr: Expr[Column], limit: float) -> _Gate | None:
     """The cheapest one of a tree, where it is free or cheaper than `limit`."""
+    if isinstance(expr, Match):
+        return _leaf(expr, limit)
     match expr:
-        case Match():
-            return _leaf(expr, limit)
         case And(items):
             best: _Gate | None = None
             for item in items:
