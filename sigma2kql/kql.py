@@ -68,7 +68,7 @@ def _emit(query: Query, gate: Gate, tests: Sequence[Match[Column]] | None = None
 
 
 def _joined(parts: Sequence[tuple[list[str], Expr[Column] | None]]) -> str:
-    return "\n".join([line for lines, _ in parts for line in lines])
+    return "\n".join(["\n".join(lines) for lines, _ in parts])
 
 
 def _parts(
@@ -252,15 +252,14 @@ def _grouped(items: Sequence[Expr[Column]]) -> list[tuple[str | None, list[Expr[
         if not isinstance(item, Match):
             rest.append(item)
             continue
-        kind = folds(item)
-        known = order.get(item.subject.text)
+        kind, column = folds(item), item.subject.text
+        known = order.get(column)
         if known is None:
-            order[item.subject.text] = [(kind, [item])]
-            continue
-        for of, group in known if kind is not None else known[-1:]:
-            if of == kind:
-                group.append(item)
-                break
+            order[column] = [(kind, [item])]
+        elif kind == known[-1][0]:  # nearly always
+            known[-1][1].append(item)
+        elif kind is not None and (group := next((group for of, group in known if of == kind), None)):
+            group.append(item)
         else:
             known.append((kind, [item]))
     found = [group for column in order.values() for group in column]

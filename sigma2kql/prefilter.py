@@ -155,13 +155,12 @@ def _term(parts: tuple[Part, ...], as_stored: bool) -> tuple[int, str] | None:
 
 
 def _dearness(term: str) -> int:
-    return (
-        len(term)
-        + 4
-        + (0 if term.isalnum() else 100 * ("_" in term) + 150 * (not term.replace("_", "").isalnum()))
-        + 200 * (len(term) < 4)
-        + 400 * (term.lower() in _COMMON)
-    )
+    dearness = len(term) + 4
+    if not term.isalnum():
+        dearness += 100 * ("_" in term) + 150 * (not term.replace("_", "").isalnum())
+    if len(term) < 4:
+        dearness += 200
+    return dearness + 400 if term.lower() in _COMMON else dearness
 
 
 def _terms(parts: Sequence[Part], as_stored: bool) -> list[str]:
