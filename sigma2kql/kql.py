@@ -139,18 +139,14 @@ def _extended(query: Query, tests: Sequence[Match[Column]]) -> tuple[Query, list
 
 def _written(expr: Expr[Column]) -> list[Column]:
     """The columns of a tree as often as they will be written (tests that fold into one list count once)."""
-    match expr:
-        case Match(subject, test):
-            return [subject, test.other] if isinstance(test, SameAs) else [subject]
-        case Not(item):
-            return _written(item)
-        case And(items):
-            return [column for item in items for column in _written(item)]
-        case Or(items):
-            written = [item for kind, group in _grouped(items) for item in (group if kind is None else group[:1])]
-            return [column for item in written for column in _written(item)]
-        case _:
-            assert_never(expr)
+    if isinstance(expr, Match):
+        return [expr.subject, expr.test.other] if isinstance(expr.test, SameAs) else [expr.subject]
+    if isinstance(expr, Not):
+        return _written(expr.item)
+    items: Iterable[Expr[Column]] = expr.items
+    if isinstance(expr, Or):
+        items = [item for kind, group in _grouped(expr.items) for item in (group if kind is None else group[:1])]
+    return [column for item in items for column in _written(item)]
 
 
 def _free_name(column: Column, taken: set[str]) -> str:
@@ -195,28 +191,29 @@ def _piece(expr: Expr[Column], negated: bool) -> Piece:
     """A tree as pieces; `negated` says that it stands under an odd number of `not`."""
     if isinstance(expr, Match):
         return _guarded(single(expr), negated)
-    match expr:
-        case Not(Match() as leaf):
-            opposite = single(leaf, opposite=True)
-            return opposite if opposite is not None else _negation(_guarded(single(leaf), not negated))
-        case Not(Or(items)) if (folded := _one_list(items, opposite=True)) is not None:
-            return folded
-        case Not(item):
-            return _negation(_piece(item, not negated))
-        case And(items):
-            return Chain("and", tuple(_pieces(items, negated))) if items else Atom("true")
-        case Or(items):
-            pieces: list[Piece] = []
-            for kind, group in _grouped(items):
-                if kind is None:
-                    pieces += _pieces(group, negated)
-                else:
-                    pieces.append(_guarded(choice(kind, [m for m in group if isinstance(m, Match)]), negated))
-            if len(pieces) > 1:
-                return Chain("or", tuple(pieces))
-            return pieces[0] if pieces else Atom("false")
-        case _:
-            assert_never(expr)
+    if isinstance(expr, Not):
+        return _opposite(expr.item, negated)
+    if not expr.items:
+        return Atom("true" if isinstance(expr, And) else "false")
+    if isinstance(expr, And):
+        return Chain("and", tuple(_pieces(expr.items, negated)))
+    pieces: list[Piece] = []
+    for kind, group in _grouped(expr.items):
+        if kind is None:
+            pieces += _pieces(group, negated)
+        else:
+            pieces.append(_guarded(choice(kind, [m for m in group if isinstance(m, Match)]), negated))
+    return pieces[0] if len(pieces) == 1 else Chain("or", tuple(pieces))
+
+
+def _opposite(expr: Expr[Column], negated: bool) -> Piece:
+    """`not expr`, by an operator's complement where it has one."""
+    piece: Piece | None = None
+    if isinstance(expr, Match):
+        piece = single(expr, opposite=True)
+    elif isinstance(expr, Or):
+        piece = _one_list(expr.items, opposite=True)
+    return piece if piece is not None else Wrap("not(", _piece(expr, not negated), ")")
 
 
 def _pieces(items: Iterable[Expr[Column]], negated: bool) -> list[Piece]:
@@ -229,10 +226,6 @@ def _one_list(items: Sequence[Expr[Column]], opposite: bool) -> Piece | None:
     if len(groups) != 1 or groups[0][0] is None:
         return None
     return choice(groups[0][0], [m for m in groups[0][1] if isinstance(m, Match)], opposite)
-
-
-def _negation(piece: Piece) -> Piece:
-    return Wrap("not(", piece, ")")
 
 
 def _guarded(piece: Piece | None, negated: bool) -> Piece:
@@ -274,18 +267,13 @@ def _flat(piece: Piece, inside: str = "") -> str:
     """On one line; `inside` is the word of the chain around it, for parentheses."""
     if isinstance(piece, Atom):
         return piece.text
-    match piece:
-        case Listed(head, values, tail):
-            return f"{head}{', '.join(values)}{tail}"
-        case Wrap(head, item, tail):
-            return f"{head}{_flat(item)}{tail}"
-        case Chain(word, items):
-            text = f" {word} ".join(
-                [item.text if isinstance(item, Atom) else _flat(item, word) for item in _balanced(word, items)]
-            )
-            return f"({text})" if inside and inside != word else text
-        case _:
-            assert_never(piece)
+    if isinstance(piece, Chain):
+        items = _balanced(piece.word, piece.items)
+        texts = [item.text if isinstance(item, Atom) else _flat(item, piece.word) for item in items]
+        text = f" {piece.word} ".join(texts)
+        return f"({text})" if inside and inside != piece.word else text
+    inner = ", ".join(piece.values) if isinstance(piece, Listed) else _flat(piece.item)
+    return f"{piece.head}{inner}{piece.tail}"
 
 
 def _balanced(word: str, items: tuple[Piece, ...]) -> tuple[Piece, ...]:
@@ -303,27 +291,23 @@ def _lines(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
 
 def _tall(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
     """The piece over several lines: `head` before its first, `tail` after its last, the others behind `indent`."""
-    match piece:
-        case Atom(text):
-            return [head + text + tail]
-        case Listed(start, values, end):
-            return _list_lines(head + start, values, end + tail, indent + "    ")
-        case Wrap(start, Chain() as item, end):
-            return _lines(head + start, item, end + tail, indent + "    ")
-        case Wrap(start, item, end):
-            return _lines(head + start, item, end + tail, indent)
-        case Chain(word, items):
-            lines: list[str] = []
-            *most, last = _balanced(word, items)
-            for item in most:
-                if isinstance(item, Atom):
-                    lines.append(head + item.text)
-                else:
-                    lines += _operand(head, item, "", indent)
-                head = f"{indent}{word} "
-            return lines + _operand(head, last, tail, indent)
-        case _:
-            assert_never(piece)
+    if isinstance(piece, Atom):
+        return [head + piece.text + tail]
+    if isinstance(piece, Listed):
+        return _list_lines(head + piece.head, piece.values, piece.tail + tail, indent + "    ")
+    if isinstance(piece, Wrap):
+        deeper = indent + "    " if isinstance(piece.item, Chain) else indent
+        return _lines(head + piece.head, piece.item, piece.tail + tail, deeper)
+    lines: list[str] = []
+    *most, last = _balanced(piece.word, piece.items)
+    joint = f"{indent}{piece.word} "
+    for item in most:
+        if isinstance(item, Atom):
+            lines.append(head + item.text)
+        else:
+            lines += _operand(head, item, "", indent)
+        head = joint
+    return lines + _operand(head, last, tail, indent)
 
 
 def _operand(head: str, piece: Piece, tail: str, indent: str) -> list[str]:

@@ -27,7 +27,6 @@ from sigma2kql.model import (
     Not,
     Null,
     Number,
-    Or,
     Part,
     Regex,
     SameAs,
@@ -415,12 +414,8 @@ def cost(expr: Expr[Column]) -> int:
         if isinstance(test, Number | Bool | Null | Exists):
             return base + 1
         return base + (5 if isinstance(test, Regex) else 4)
-    match expr:
-        case Not(item):
-            return 20 + cost(item)
-        case And(items):
-            return min(map(cost, items), default=0)
-        case Or(items):
-            return max(map(cost, items), default=0)
-        case _:
-            assert_never(expr)
+    if isinstance(expr, Not):
+        return 20 + cost(expr.item)
+    if isinstance(expr, And):
+        return min(map(cost, expr.items), default=0)
+    return max(map(cost, expr.items), default=0)

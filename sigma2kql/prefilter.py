@@ -20,7 +20,7 @@ from typing import TypeAlias
 
 from sigma2kql.errors import frozen
 from sigma2kql.literals import identifier, quoted
-from sigma2kql.model import And, Column, Expr, Match, Not, OneOf, Or, Part, Regex, Text
+from sigma2kql.model import Column, Expr, Match, Not, OneOf, Or, Part, Regex, Text
 from sigma2kql.operators import Atom, Listed
 
 # Over 128 values Kusto does not use the index (Microsoft Learn: "has_any operator").
@@ -83,20 +83,18 @@ def _gate(expr: Expr[Column], limit: float) -> _Gate | None:
     """The cheapest one of a tree, where it is free or cheaper than `limit`."""
     if isinstance(expr, Match):
         return _leaf(expr, limit)
-    match expr:
-        case And(items):
-            best: _Gate | None = None
-            for item in items:
-                gate = _gate(item, limit)
-                if gate is not None:
-                    if gate.free:
-                        return gate  # nothing is cheaper
-                    best, limit = gate, gate.cost
-            return best
-        case Or(items):
-            return _union(map(_gate, items, repeat(limit)), limit)
-        case Not():
-            return None
+    if isinstance(expr, Not):
+        return None
+    if isinstance(expr, Or):
+        return _union(map(_gate, expr.items, repeat(limit)), limit)
+    best: _Gate | None = None
+    for item in expr.items:
+        gate = _gate(item, limit)
+        if gate is not None:
+            if gate.free:
+                return gate  # nothing is cheaper
+            best, limit = gate, gate.cost
+    return best
 
 
 def _union(gates: Iterable[_Gate | None], limit: float) -> _Gate | None:
