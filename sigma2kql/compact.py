@@ -7,10 +7,11 @@ any case (the letters k and s also as U+212A and U+017F, which `contains` does n
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import assert_never
 
-from sigma2kql.model import And, Column, Expr, Match, Not, Or, Text
-from sigma2kql.operators import KustoRegex, shape
+from sigma2kql.model import And, Column, Expr, Match, Not, Or, Test, Text
+from sigma2kql.operators import KustoRegex, folds_beyond_ascii, shape
 from sigma2kql.regex import wildcard_regex
 
 FEWEST = 8  # shorter lists stay as they are: an analyst reads them better
@@ -24,36 +25,30 @@ def compact(expr: Expr[Column]) -> Expr[Column]:
         case Not(item):
             return Not(compact(item))
         case And(items):
-            return And(tuple(compact(item) for item in items))
+            return And(tuple([compact(item) for item in items]))
         case Or(items):
-            return _choice(tuple(compact(item) for item in items))
+            return _choice([item if isinstance(item, Match) else compact(item) for item in items])
         case _:
             assert_never(expr)
 
 
-def _choice(items: tuple[Expr[Column], ...]) -> Expr[Column]:
-    lists: dict[Column, list[Match[Column]]] = {}
-    for item in items:
-        if isinstance(item, Match) and _plain(item):
-            lists.setdefault(item.subject, []).append(item)
-    long = {column: found for column, found in lists.items() if len(found) >= FEWEST}
-    if not long:
-        return Or(items)
-    folded = tuple(_folded(column, found) for column, found in long.items())
-    rest = tuple(i for i in items if not (isinstance(i, Match) and _plain(i) and i.subject in long))
+def _choice(items: list[Expr[Column]]) -> Expr[Column]:
+    columns = [item.subject.text if isinstance(item, Match) and _plain(item.test) else None for item in items]
+    long = [column for column, number in Counter(columns).items() if column is not None and number >= FEWEST]
+    folded = [_folded([i for i, own in zip(items, columns, strict=True) if own == column]) for column in long]
+    rest = [item for item, column in zip(items, columns, strict=True) if column not in long]
     return Or((*folded, *rest)) if rest or len(folded) > 1 else folded[0]
 
 
-def _plain(leaf: Match[Column]) -> bool:
+def _plain(test: Test[Column]) -> bool:
     """A contains, startswith or endswith in any case of letters, or of a text that has none."""
-    if not isinstance(leaf.test, Text) or leaf.test.cased:
+    if not isinstance(test, Text) or test.cased:
         return False
-    found = shape(leaf.test)
-    if found is None or found[0] == "equals":
-        return False
-    return found[1].isascii() or all(c.isascii() or c.lower() == c.upper() for c in found[1])
+    found = shape(test.parts)
+    return found is not None and found[0] != "equals" and not folds_beyond_ascii(found[1])
 
 
-def _folded(column: Column, found: list[Match[Column]]) -> Match[Column]:
-    shapes = [leaf.test.parts for leaf in found if isinstance(leaf.test, Text)]
-    return Match(column, KustoRegex(wildcard_regex(shapes, False)), found[0].span)
+def _folded(found: list[Expr[Column]]) -> Match[Column]:
+    leaves = [leaf for leaf in found if isinstance(leaf, Match)]
+    shapes = [leaf.test.parts for leaf in leaves if isinstance(leaf.test, Text)]
+    return Match(leaves[0].subject, KustoRegex(wildcard_regex(shapes, False)), leaves[0].span)

@@ -8,13 +8,14 @@ bytes; every value is placed by `literals`, every operator comes from `operators
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias, assert_never
 
 from sigma2kql.errors import Span
 from sigma2kql.literals import is_word
 from sigma2kql.model import And, Column, Expr, Match, Not, Or, Query, SameAs, Text
-from sigma2kql.operators import Atom, Chain, Listed, Piece, Wrap, choice, cost, folds, single
+from sigma2kql.operators import Atom, Chain, Listed, Piece, Wrap, choice, cost, folds, shape, single
 from sigma2kql.prefilter import prefilter
 from sigma2kql.simplify import leaves, replace
 
@@ -22,6 +23,7 @@ WIDTH = 120
 # Microsoft's parser stops at about 490 chained operands (KS245); engines that recurse stop sooner.
 CHAIN = 200
 Gate: TypeAlias = Sequence[Atom | Listed] | None  # the prefilter's alternatives
+_SCAN = ' or X contains ""'  # the least that is written around a text that joins no list
 LIMIT = 10_000  # characters of a Sentinel scheduled rule's query (Microsoft Learn: "Sentinel service limits")
 
 
@@ -32,7 +34,8 @@ def emit(query: Query, prefiltered: bool = True) -> str:
     A query over the limit is written with its long lists of texts as regular expressions, where that makes it shorter.
     """
     gate = prefilter(query.where) if prefiltered else None
-    text = "" if _is_long(query.where) else _emit(query, gate)
+    tests = leaves(query.where)
+    text = "" if _is_long(tests) else _emit(query, gate, tests)
     if not text or len(text) > LIMIT:
         from sigma2kql.compact import compact
 
@@ -44,13 +47,12 @@ def emit(query: Query, prefiltered: bool = True) -> str:
     return text
 
 
-def _is_long(where: Expr[Column]) -> bool:
+def _is_long(tests: Sequence[Match[Column]]) -> bool:
     """Whether the texts alone are over the limit: the full form need not be written then, the other is shorter."""
-    tests = leaves(where)
     if len(tests) < CHAIN:
         return False
-    texts = [part for leaf in tests if isinstance(leaf.test, Text) for part in leaf.test.parts if isinstance(part, str)]
-    return sum(map(len, texts)) > LIMIT
+    plain = [found for leaf in tests if isinstance(leaf.test, Text) and (found := shape(leaf.test.parts))]
+    return sum([len(text) + (how != "equals") * len(_SCAN) for how, text in plain]) > LIMIT
 
 
 def emit_union(queries: Sequence[Query], prefiltered: bool = True) -> str:
@@ -61,22 +63,28 @@ def emit_union(queries: Sequence[Query], prefiltered: bool = True) -> str:
     return "union isfuzzy=true\n" + ",\n".join(f"(\n{part}\n)" for part in parts)
 
 
-def _emit(query: Query, gate: Gate) -> str:
-    return _joined(_parts(query, gate))
+def _emit(query: Query, gate: Gate, tests: Sequence[Match[Column]] | None = None) -> str:
+    return _joined(_parts(query, gate, tests))
 
 
 def _joined(parts: Sequence[tuple[list[str], Expr[Column] | None]]) -> str:
-    return "\n".join(line for lines, _ in parts for line in lines)
+    return "\n".join(["\n".join(lines) for lines, _ in parts])
 
 
-def _parts(query: Query, gate: Gate) -> list[tuple[list[str], Expr[Column] | None]]:
-    """The text in order: the lines of each operator, and the part of the rule's tree that they stand for, if any."""
-    query, extends = _extended(query)
+def _parts(
+    query: Query, gate: Gate, tests: Sequence[Match[Column]] | None = None
+) -> list[tuple[list[str], Expr[Column] | None]]:
+    """The text in order: the lines of each operator, and the part of the rule's tree that they stand for, if any.
+
+    `tests` are the leaves of the query, where they are known already.
+    """
+    query, extends = _extended(query, leaves(query.where) if tests is None else tests)
     computed = {column.text for column, _ in extends}
     parts: list[tuple[list[str], Expr[Column] | None]] = [([query.table], None)]
     parts += [(_where(conjunct), None) for conjunct in _conjuncts(query.rows)]
     if gate is not None:
-        parts.append((_layout("| where ", gate if len(gate) == 1 else [Chain("or", tuple(gate))], "    "), None))
+        piece = gate[0] if len(gate) == 1 else Chain("or", tuple(gate))
+        parts.append((_lines("| where ", piece, "", "    "), None))
     late: list[tuple[list[str], Expr[Column] | None]] = []
     users: list[Expr[Column]] = []
     conjuncts = _conjuncts(query.where)
@@ -99,19 +107,18 @@ def _other(leaf: Match[Column]) -> str:
 # Computed columns that are used more than once are named once
 
 
-def _extended(query: Query) -> tuple[Query, list[tuple[Column, str]]]:
+def _extended(query: Query, tests: Sequence[Match[Column]]) -> tuple[Query, list[tuple[Column, str]]]:
     """The query with such columns under a name of their own, and what to `extend`: (named column, its text)."""
-    if _repeats_nothing(query.where):
+    computed = [leaf.subject.text for leaf in tests if leaf.subject.kind != "stored"]
+    if len(computed) == len(set(computed)) and SameAs not in [type(leaf.test) for leaf in tests]:
         return query, []
-    uses: dict[Column, int] = {}
-    for conjunct in _conjuncts(query.where):
-        for column in _written(conjunct):
-            if column.kind != "stored":
-                uses[column] = uses.get(column, 0) + 1
+    written = [column for conjunct in _conjuncts(query.where) for column in _written(conjunct)]
+    columns = [column for column in written if column.kind != "stored"]
+    uses = Counter([column.text for column in columns])
     names: dict[str, Column] = {}
     taken = {name.lower() for name in query.columns}
-    for column, count in uses.items():
-        if count > 1:
+    for column in columns:
+        if uses[column.text] > 1 and column.text not in names:
             name = _free_name(column, taken)
             taken.add(name.lower())
             names[column.text] = Column(name, column.type, column.reads, column.kind, column.key, name)
@@ -122,43 +129,24 @@ def _extended(query: Query) -> tuple[Query, list[tuple[Column, str]]]:
         test = leaf.test
         if isinstance(test, SameAs) and test.other.text in names:
             test = SameAs(names[test.other.text], test.shape, test.cased)
+        elif leaf.subject.text not in names:
+            return leaf
         return Match(names.get(leaf.subject.text, leaf.subject), test, leaf.span)
 
     renamed = Query(query.table, query.rows, replace(query.where, rename), query.time, query.columns)
     return renamed, [(column, text) for text, column in names.items()]
 
 
-def _repeats_nothing(expr: Expr[Column]) -> bool:
-    """Whether surely no computed column stands in two tests."""
-    seen: set[str] = set()
-    for leaf in leaves(expr):
-        if isinstance(leaf.test, SameAs):
-            return False
-        if leaf.subject.kind != "stored":
-            if leaf.subject.text in seen:
-                return False
-            seen.add(leaf.subject.text)
-    return True
-
-
-def _written(expr: Expr[Column]) -> Iterable[Column]:
+def _written(expr: Expr[Column]) -> list[Column]:
     """The columns of a tree as often as they will be written (tests that fold into one list count once)."""
-    match expr:
-        case Match(subject, test):
-            yield subject
-            if isinstance(test, SameAs):
-                yield test.other
-        case Not(item):
-            yield from _written(item)
-        case And(items):
-            for item in items:
-                yield from _written(item)
-        case Or(items):
-            for kind, group in _grouped(items):
-                for item in group if kind is None else group[:1]:
-                    yield from _written(item)
-        case _:
-            assert_never(expr)
+    if isinstance(expr, Match):
+        return [expr.subject, expr.test.other] if isinstance(expr.test, SameAs) else [expr.subject]
+    if isinstance(expr, Not):
+        return _written(expr.item)
+    items: Iterable[Expr[Column]] = expr.items
+    if isinstance(expr, Or):
+        items = [item for kind, group in _grouped(expr.items) for item in (group if kind is None else group[:1])]
+    return [column for item in items for column in _written(item)]
 
 
 def _free_name(column: Column, taken: set[str]) -> str:
@@ -196,44 +184,40 @@ def _conjuncts(expr: Expr[Column]) -> list[Expr[Column]]:
 
 
 def _where(conjunct: Expr[Column]) -> list[str]:
-    return _layout("| where ", [_piece(conjunct, False)], "    ")
+    return _lines("| where ", _piece(conjunct, False), "", "    ")
 
 
 def _piece(expr: Expr[Column], negated: bool) -> Piece:
     """A tree as pieces; `negated` says that it stands under an odd number of `not`."""
-    match expr:
-        case Match():
-            return _test(expr, negated)
-        case Not(Match() as leaf):
-            opposite = single(leaf, opposite=True)
-            return opposite if opposite is not None else _negation(_guarded(single(leaf), not negated))
-        case Not(Or(items)) if (folded := _one_list(items, opposite=True)) is not None:
-            return folded
-        case Not(item):
-            return _negation(_piece(item, not negated))
-        case And(()):
-            return Atom("true")
-        case Or(()):
-            return Atom("false")
-        case And(items):
-            return Chain("and", tuple(_piece(item, negated) for item in items))
-        case Or(items):
-            pieces: list[Piece] = []
-            for kind, group in _grouped(items):
-                if kind is None:
-                    pieces += [
-                        _test(item, negated) if isinstance(item, Match) else _piece(item, negated) for item in group
-                    ]
-                else:
-                    pieces.append(_guarded(choice(kind, [m for m in group if isinstance(m, Match)]), negated))
-            return pieces[0] if len(pieces) == 1 else Chain("or", tuple(pieces))
-        case _:
-            assert_never(expr)
+    if isinstance(expr, Match):
+        return _guarded(single(expr), negated)
+    if isinstance(expr, Not):
+        return _opposite(expr.item, negated)
+    if not expr.items:
+        return Atom("true" if isinstance(expr, And) else "false")
+    if isinstance(expr, And):
+        return Chain("and", tuple(_pieces(expr.items, negated)))
+    pieces: list[Piece] = []
+    for kind, group in _grouped(expr.items):
+        if kind is None:
+            pieces += _pieces(group, negated)
+        else:
+            pieces.append(_guarded(choice(kind, [m for m in group if isinstance(m, Match)]), negated))
+    return pieces[0] if len(pieces) == 1 else Chain("or", tuple(pieces))
 
 
-def _test(leaf: Match[Column], negated: bool) -> Piece:
-    piece = single(leaf)
-    return piece if type(piece) is Atom and not piece.nullable else _guarded(piece, negated)  # nearly always
+def _opposite(expr: Expr[Column], negated: bool) -> Piece:
+    """`not expr`, by an operator's complement where it has one."""
+    piece: Piece | None = None
+    if isinstance(expr, Match):
+        piece = single(expr, opposite=True)
+    elif isinstance(expr, Or):
+        piece = _one_list(expr.items, opposite=True)
+    return piece if piece is not None else Wrap("not(", _piece(expr, not negated), ")")
+
+
+def _pieces(items: Iterable[Expr[Column]], negated: bool) -> list[Piece]:
+    return [_guarded(single(i), negated) if isinstance(i, Match) else _piece(i, negated) for i in items]
 
 
 def _one_list(items: Sequence[Expr[Column]], opposite: bool) -> Piece | None:
@@ -242,10 +226,6 @@ def _one_list(items: Sequence[Expr[Column]], opposite: bool) -> Piece | None:
     if len(groups) != 1 or groups[0][0] is None:
         return None
     return choice(groups[0][0], [m for m in groups[0][1] if isinstance(m, Match)], opposite)
-
-
-def _negation(piece: Piece) -> Piece:
-    return Wrap("not(", piece, ")")
 
 
 def _guarded(piece: Piece | None, negated: bool) -> Piece:
@@ -259,27 +239,22 @@ def _grouped(items: Sequence[Expr[Column]]) -> list[tuple[str | None, list[Expr[
 
     Each group with the kind of its list; None: the operands stand for themselves.
     """
-    groups: dict[tuple[str, str], list[Expr[Column]]] = {}
     order: dict[str, list[tuple[str | None, list[Expr[Column]]]]] = {}
     rest: list[Expr[Column]] = []
     for item in items:
         if not isinstance(item, Match):
             rest.append(item)
             continue
-        kind = folds(item)
-        column = item.subject.text
+        kind, column = folds(item), item.subject.text
         known = order.get(column)
         if known is None:
-            known = order[column] = []
-        if kind is None and known and known[-1][0] is None:
+            order[column] = [(kind, [item])]
+        elif kind == known[-1][0]:  # nearly always
             known[-1][1].append(item)
-        elif kind is None:
-            known.append((None, [item]))
-        elif (column, kind) in groups:
-            groups[column, kind].append(item)
+        elif kind is not None and (group := next((group for of, group in known if of == kind), None)):
+            group.append(item)
         else:
-            groups[column, kind] = [item]
-            known.append((kind, groups[column, kind]))
+            known.append((kind, [item]))
     found = [group for column in order.values() for group in column]
     return [*found, (None, rest)] if rest else found
 
@@ -290,20 +265,15 @@ def _grouped(items: Sequence[Expr[Column]]) -> list[tuple[str | None, list[Expr[
 
 def _flat(piece: Piece, inside: str = "") -> str:
     """On one line; `inside` is the word of the chain around it, for parentheses."""
-    match piece:
-        case Atom(text):
-            return text
-        case Listed(head, values, tail):
-            return f"{head}{', '.join(values)}{tail}"
-        case Wrap(head, item, tail):
-            return f"{head}{_flat(item)}{tail}"
-        case Chain(word, items):
-            text = f" {word} ".join(
-                [item.text if isinstance(item, Atom) else _flat(item, word) for item in _balanced(word, items)]
-            )
-            return f"({text})" if inside and inside != word else text
-        case _:
-            assert_never(piece)
+    if isinstance(piece, Atom):
+        return piece.text
+    if isinstance(piece, Chain):
+        items = _balanced(piece.word, piece.items)
+        texts = [item.text if isinstance(item, Atom) else _flat(item, piece.word) for item in items]
+        text = f" {piece.word} ".join(texts)
+        return f"({text})" if inside and inside != piece.word else text
+    inner = ", ".join(piece.values) if isinstance(piece, Listed) else _flat(piece.item)
+    return f"{piece.head}{inner}{piece.tail}"
 
 
 def _balanced(word: str, items: tuple[Piece, ...]) -> tuple[Piece, ...]:
@@ -313,48 +283,41 @@ def _balanced(word: str, items: tuple[Piece, ...]) -> tuple[Piece, ...]:
     return tuple(Wrap("(", Chain(word, items[i : i + CHAIN]), ")") for i in range(0, len(items), CHAIN))
 
 
-def _layout(head: str, pieces: Sequence[Piece], indent: str) -> list[str]:
-    """`head` followed by the piece, on one line where it fits, else broken at its outermost joints."""
-    (piece,) = pieces
+def _lines(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
+    """The piece between `head` and `tail`: on one line where it fits, else broken at its outermost joints."""
     flat = _flat(piece)
-    return [head + flat] if len(head) + len(flat) <= WIDTH else _tall(head, piece, "", indent)
+    return [head + flat + tail] if len(head) + len(flat) + len(tail) <= WIDTH else _tall(head, piece, tail, indent)
 
 
 def _tall(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
     """The piece over several lines: `head` before its first, `tail` after its last, the others behind `indent`."""
-    deeper = indent + "    "
-    match piece:
-        case Atom():
-            return [head + _flat(piece) + tail]
-        case Listed(start, values, end):
-            return _list_lines(head + start, list(values), end + tail, deeper)
-        case Wrap(start, item, end):
-            return _inner(head + start, item, end + tail, indent)
-        case Chain(word, items):
-            lines: list[str] = []
-            balanced = _balanced(word, items)
-            for number, item in enumerate(balanced):
-                before = head if number == 0 else f"{indent}{word} "
-                after = tail if number == len(balanced) - 1 else ""
-                if isinstance(item, Atom):
-                    lines.append(before + item.text + after)
-                elif isinstance(item, Chain):
-                    lines += _inner(before + "(", item, ")" + after, indent)
-                else:
-                    lines += _inner(before, item, after, indent)
-            return lines
-        case _:
-            assert_never(piece)
+    if isinstance(piece, Atom):
+        return [head + piece.text + tail]
+    if isinstance(piece, Listed):
+        return _list_lines(head + piece.head, piece.values, piece.tail + tail, indent + "    ")
+    if isinstance(piece, Wrap):
+        deeper = indent + "    " if isinstance(piece.item, Chain) else indent
+        return _lines(head + piece.head, piece.item, piece.tail + tail, deeper)
+    lines: list[str] = []
+    *most, last = _balanced(piece.word, piece.items)
+    joint = f"{indent}{piece.word} "
+    for item in most:
+        if isinstance(item, Atom):
+            lines.append(head + item.text)
+        else:
+            lines += _operand(head, item, "", indent)
+        head = joint
+    return lines + _operand(head, last, tail, indent)
 
 
-def _inner(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
-    flat = _flat(piece)
-    if len(head) + len(flat) + len(tail) <= WIDTH:
-        return [head + flat + tail]
-    return _tall(head, piece, tail, indent + "    " if isinstance(piece, Chain) else indent)
+def _operand(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
+    """An operand of a chain; a chain inside a chain stands in parentheses."""
+    if isinstance(piece, Chain):
+        return _lines(head + "(", piece, ")" + tail, indent + "    ")
+    return _lines(head, piece, tail, indent)
 
 
-def _list_lines(head: str, values: list[str], tail: str, indent: str) -> list[str]:
+def _list_lines(head: str, values: Sequence[str], tail: str, indent: str) -> list[str]:
     """A list of values filled into lines."""
     lines = [head]
     for number, value in enumerate(values):
@@ -368,7 +331,9 @@ def _list_lines(head: str, values: list[str], tail: str, indent: str) -> list[st
 
 def output_columns(query: Query, kql: str) -> dict[str, str]:
     """The columns that `kql`, the text of a query, returns, name -> type: the table's own and those it computes."""
-    extends = _extended(query)[1] if "| extend " in kql else []  # compacted, a query may need fewer of them
+    extends = (
+        _extended(query, leaves(query.where))[1] if "| extend " in kql else []
+    )  # compacted, a query may need fewer of them
     return {**query.columns, **{c.text: c.type for c, text in extends if f"{c.text} = {text}" in kql}}
 
 

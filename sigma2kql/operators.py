@@ -27,7 +27,6 @@ from sigma2kql.model import (
     Not,
     Null,
     Number,
-    Or,
     Part,
     Regex,
     SameAs,
@@ -111,7 +110,13 @@ def single(leaf: Match[Column], opposite: bool = False) -> Piece | None:
     """One test; with `opposite` its exact complement where the language has one (else None)."""
     column, test = leaf.subject, leaf.test
     if isinstance(test, Text):
-        return _text(column, test, opposite)
+        form = _form(test.parts, test.cased)
+        if form.operator is None:
+            return _unshaped(column, test, opposite)
+        subject = column.text if column.type == "string" else f"tostring({column.text})"
+        if form.lowers:
+            subject = f"tolower({subject})"
+        return Atom(f"{subject} {_OPERATORS[form.operator][opposite]} {form.literal}")
     match test:
         case KustoRegex(pattern, flags):
             return None if opposite else Atom(_regex(column, f"(?{flags}){pattern}" if flags else pattern))
@@ -149,7 +154,7 @@ def folds(leaf: Match[Column]) -> str | None:
     """The kind of list that this test may join with others on the same column in an `or`, if any."""
     test = leaf.test
     if isinstance(test, Text):
-        return _list_of(test.parts, test.cased)
+        return _form(test.parts, test.cased).kind
     match test:
         case Number("=="):
             return "number" if leaf.subject.type in _NUMERIC else "cased"
@@ -157,17 +162,6 @@ def folds(leaf: Match[Column]) -> str | None:
             return "cidr"
         case _:
             return None
-
-
-def _list_of(parts: tuple[Part, ...], cased: bool) -> str | None:
-    if len(parts) != 1:
-        return None if _shape(parts) or not parts or _ends(parts) else "wild cased" if cased else "wild"
-    (text,) = parts
-    if not isinstance(text, str):
-        return None if text is ANY else "wild cased" if cased else "wild"
-    if not cased and _folds_beyond_ascii(text):
-        return "lower"
-    return "cased" if cased else "text"
 
 
 def choice(kind: str, group: Sequence[Match[Column]], opposite: bool = False) -> Piece | None:
@@ -216,33 +210,58 @@ def _caseless(text: str) -> bool:
     return text.lower() == text.upper()
 
 
-def _folds_beyond_ascii(text: str) -> bool:
+def folds_beyond_ascii(text: str) -> bool:
     """Whether a letter outside ASCII has two cases: Kusto's case-insensitive operators fold ASCII only."""
-    return not text.isascii() and any(not c.isascii() and c.lower() != c.upper() for c in text)
+    return not (text.isascii() or _caseless(text)) and any(not c.isascii() and not _caseless(c) for c in text)
 
 
-def shape(test: Text) -> tuple[Shape, str] | None:
+def shape(parts: tuple[Part, ...]) -> tuple[Shape, str] | None:
     """The plain shape of a text test with its literal, where it is one."""
-    return _shape(test.parts)
+    if len(parts) == 3:
+        before, text, behind = parts
+        if before is ANY and behind is ANY and isinstance(text, str):
+            return "contains", text
+    elif len(parts) == 2:
+        first, last = parts
+        if first is ANY and isinstance(last, str):
+            return "endswith", last
+        if last is ANY and isinstance(first, str):
+            return "startswith", first
+    elif len(parts) == 1 and isinstance(parts[0], str):
+        return "equals", parts[0]
+    return None
 
 
-@lru_cache(maxsize=2048)  # one test is asked several times on its way into a query
-def _shape(parts: tuple[Part, ...]) -> tuple[Shape, str] | None:
-    if not 0 < len(parts) < 4:
-        return None
-    before, behind = parts[0] is ANY, parts[-1] is ANY
-    text = parts[1] if before and len(parts) > 1 else parts[0]
-    if not isinstance(text, str) or len(parts) != 1 + before + behind:
-        return None
-    if before:
-        return ("contains" if behind else "endswith"), text
-    return ("startswith" if behind else "equals"), text
+@frozen
+class _Form:
+    """How a test for a text is written, whatever its column: the kind of list that it may join, how dear it is, and
+    for the plain shapes the operator, whether the subject goes through tolower(), and the literal.
+    """
+
+    kind: str | None
+    cost: int
+    operator: tuple[Shape, bool] | None = None
+    lowers: bool = False
+    literal: str = ""
 
 
-def _text(column: Column, test: Text, opposite: bool) -> Piece | None:
-    plain = _shape(test.parts)
-    if plain is not None:
-        return _compare(column, plain[0], plain[1], test.cased, opposite)
+@lru_cache(maxsize=4096)  # one test is asked several times on its way into a query, and rules look for the same texts
+def _form(parts: tuple[Part, ...], cased: bool) -> _Form:
+    plain = shape(parts)
+    if plain is None:
+        folds = parts and parts != (ANY,) and not _ends(parts)
+        return _Form(("wild cased" if cased else "wild") if folds else None, 5 if ANY in parts else 2)
+    how, text = plain
+    lowers = not cased and not text.isascii() and folds_beyond_ascii(text)
+    if how != "equals":
+        return _Form(None, 3, (how, cased or lowers), lowers, quoted(lowered(text) if lowers else text))
+    kind = "lower" if lowers else "cased" if cased else "text"
+    # without letters: the same result; works on an index lookup of the exact text
+    exact = cased or lowers or _caseless(text)
+    return _Form(kind, 1, (how, exact), lowers, quoted(lowered(text) if lowers else text))
+
+
+def _unshaped(column: Column, test: Text, opposite: bool) -> Piece | None:
     if test.parts == ():
         return Atom(_presence(column, present=opposite))
     if test.parts == (ANY,):
@@ -250,19 +269,12 @@ def _text(column: Column, test: Text, opposite: bool) -> Piece | None:
     if opposite:
         return None
     if (ends := _ends(test.parts)) is not None:
-        first = _compare(column, "startswith", ends[0], test.cased, False)
-        last = _compare(column, "endswith", ends[1], test.cased, False)
+        first = single(Match(column, Text((ends[0], ANY), test.cased)))
+        last = single(Match(column, Text((ANY, ends[1]), test.cased)))
+        assert first is not None
+        assert last is not None
         return Chain("and", (first, last))
     return _wildcards(column, [test])
-
-
-def _compare(column: Column, how: Shape, text: str, cased: bool, opposite: bool) -> Atom:
-    subject = column.text if column.type == "string" else f"tostring({column.text})"
-    if not cased and not text.isascii() and _folds_beyond_ascii(text):
-        subject, text, cased = f"tolower({subject})", lowered(text), True
-    elif how == "equals" and _caseless(text):
-        cased = True  # the same result; works on an index lookup of the exact text
-    return Atom(f"{subject} {_OPERATORS[how, cased][opposite]} {quoted(text)}")
 
 
 def _wildcards(column: Column, tests: Sequence[Text]) -> Atom:
@@ -388,27 +400,22 @@ def _undotted(network: str) -> str:
 # Cost
 
 
+_REACH = {"stored": 0, "property": 10}  # what it costs to reach a column
+
+
 def cost(expr: Expr[Column]) -> int:
     """How dear a conjunct is, for its place in the query: equality first, scans of text after, regexes and negations
     last.
     """
-    match expr:
-        case Match():
-            kind, test = expr.subject.kind, expr.test
-            base = 0 if kind == "stored" else 10 if kind == "property" else 12
-            if isinstance(test, Text):
-                plain = _shape(test.parts)
-                if plain is not None:
-                    return base + (1 if plain[0] == "equals" else 3)
-                return base + (5 if ANY in test.parts else 2)
-            if isinstance(test, Number | Bool | Null | Exists):
-                return base + 1
-            return base + (5 if isinstance(test, Regex) else 4)
-        case Not(item):
-            return 20 + cost(item)
-        case And(items):
-            return min(map(cost, items), default=0)
-        case Or(items):
-            return max(map(cost, items), default=0)
-        case _:
-            assert_never(expr)
+    if isinstance(expr, Match):
+        test, base = expr.test, _REACH.get(expr.subject.kind, 12)
+        if isinstance(test, Text):
+            return base + _form(test.parts, test.cased).cost
+        if isinstance(test, Number | Bool | Null | Exists):
+            return base + 1
+        return base + (5 if isinstance(test, Regex) else 4)
+    if isinstance(expr, Not):
+        return 20 + cost(expr.item)
+    if isinstance(expr, And):
+        return min(map(cost, expr.items), default=0)
+    return max(map(cost, expr.items), default=0)

@@ -14,10 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import repeat
+from math import inf
+from typing import TypeAlias
 
 from sigma2kql.errors import frozen
 from sigma2kql.literals import identifier, quoted
-from sigma2kql.model import ANY, And, Column, Expr, Match, Not, OneOf, Or, Part, Regex, Text
+from sigma2kql.model import Column, Expr, Match, Not, OneOf, Or, Part, Regex, Text
 from sigma2kql.operators import Atom, Listed
 
 # Over 128 values Kusto does not use the index (Microsoft Learn: "has_any operator").
@@ -46,117 +49,116 @@ _COMMON = frozenset(
 )
 
 
+_Terms: TypeAlias = dict[tuple[str, str], int]  # (column, term) -> how dear it is
+
+
 @frozen
 class _Gate:
-    """Terms by column, joined by `or`. `free`: the tree holds an equality already, which the index answers."""
+    """Terms joined by `or`, and how dear they are together. `free`: the tree holds an equality already, which the
+    index answers.
+    """
 
-    terms: tuple[tuple[str, str], ...] = ()
+    terms: _Terms
+    cost: int
     free: bool = False
-
-    @property
-    def cost(self) -> int:
-        return 0 if self.free else sum([_dearness(term) for _, term in self.terms])
-
-
-def _dearness(term: str) -> int:
-    return (
-        len(term)
-        + 4
-        + 100 * ("_" in term)
-        + 150 * (not term.isalnum() and not term.replace("_", "").isalnum())
-        + 200 * (len(term) < 4)
-        + 400 * (term.lower() in _COMMON)
-    )
 
 
 def prefilter(where: Expr[Column]) -> list[Atom | Listed] | None:
     """The cheapest such test as alternatives joined by `or`; None where there is none or none is needed."""
-    gate = _gate(where)
-    if gate is None or gate.free or not gate.terms:
+    gate = _gate(where, inf)
+    if gate is None or gate.free:
         return None
-    by_column: dict[str, list[str]] = {}
+    by_column: dict[str, dict[str, str]] = {}
     for column, term in gate.terms:
-        known = by_column.setdefault(column, [])
-        if term.lower() not in (one.lower() for one in known):  # has folds case
-            known.append(term)
+        by_column.setdefault(column, {}).setdefault(term.lower(), term)  # has folds case
     return [
-        Atom(f"{column} has {quoted(terms[0])}")
-        if len(terms) == 1
-        else Listed(f"{column} has_any (", tuple(map(quoted, terms)), ")")
+        Listed(f"{column} has_any (", tuple(map(quoted, terms.values())), ")")
+        if len(terms) > 1
+        else Atom(f"{column} has {quoted(*terms.values())}")
         for column, terms in by_column.items()
     ]
 
 
-def _gate(expr: Expr[Column]) -> _Gate | None:
-    match expr:
-        case Match():
-            return _leaf(expr)
-        case And(items):
-            gates: list[_Gate] = []
-            for item in items:
-                gate = _gate(item)
-                if gate is not None and gate.free:
-                    return gate  # nothing is cheaper
-                if gate is not None:
-                    gates.append(gate)
-            return min(gates, key=lambda gate: gate.cost, default=None)
-        case Or(items):
-            return _union(_gate(item) for item in items)
-        case Not():
-            return None
+def _gate(expr: Expr[Column], limit: float) -> _Gate | None:
+    """The cheapest one of a tree, where it is free or cheaper than `limit`."""
+    if isinstance(expr, Match):
+        return _leaf(expr, limit)
+    if isinstance(expr, Not):
+        return None
+    if isinstance(expr, Or):
+        return _union(map(_gate, expr.items, repeat(limit)), limit)
+    best: _Gate | None = None
+    for item in expr.items:
+        gate = _gate(item, limit)
+        if gate is not None:
+            if gate.free:
+                return gate  # nothing is cheaper
+            best, limit = gate, gate.cost
+    return best
 
 
-def _union(gates: Iterable[_Gate | None]) -> _Gate | None:
+def _union(gates: Iterable[_Gate | None], limit: float) -> _Gate | None:
     """For an `or`: every branch must have one."""
-    terms: dict[tuple[str, str], None] = {}
-    free = True
+    terms: _Terms = {}
+    cost, free = 0, True
     for gate in gates:
         if gate is None:
             return None
         free = free and gate.free
-        for term in gate.terms:
-            terms[term] = None
-        if not free and len(terms) > MOST:
+        for term, dearness in gate.terms.items():
+            if term not in terms:
+                terms[term] = dearness
+                cost += dearness
+        if not free and (cost >= limit or len(terms) > MOST):
             return None
-    return _Gate(tuple(terms), free) if free or terms else None
+    return _Gate(terms, cost, free)
 
 
-def _leaf(leaf: Match[Column]) -> _Gate | None:
-    column = leaf.subject
-    if (
-        column.kind == "computed"
-        or len(column.reads) != 1
-        or (column.kind == "stored" and column.type not in ("string", "dynamic"))
-    ):
+def _leaf(leaf: Match[Column], limit: float) -> _Gate | None:
+    column, test = leaf.subject, leaf.test
+    is_stored = column.kind == "stored"
+    if len(column.reads) != 1 or (column.type not in ("string", "dynamic") if is_stored else column.kind == "computed"):
         return None
-    stored = identifier(column.reads[0])
-    match leaf.test:
-        case Text() as test:
-            term = _term(test.parts, column.kind == "stored")
-            whole = len(test.parts) == 1 and isinstance(test.parts[0], str)
-            if term is None or (whole and test.cased):
-                return None  # words that the mapping states (an ActionType ...) stand in too many rows to help
-            return _Gate(((stored, term),), free=whole and column.kind == "stored" and column.type == "string")
-        case Regex(pattern, flags):
-            from sigma2kql.regex import required_literals
+    if isinstance(test, Text):
+        whole = len(test.parts) == 1 and isinstance(test.parts[0], str)
+        if whole and test.cased:
+            return None  # words that the mapping states (an ActionType ...) stand in too many rows to help
+        free = whole and is_stored and column.type == "string"
+        return _of_term(column, test, limit, free)
+    if isinstance(test, Regex):
+        from sigma2kql.regex import required_literals
 
-            gates = [
-                _union(
-                    _Gate(((stored, term),)) if (term := _term(text.parts, column.kind == "stored")) else None
-                    for text in clause
-                )
-                for clause in required_literals(pattern, flags)
-            ]
-            return min((gate for gate in gates if gate is not None), key=lambda gate: gate.cost, default=None)
-        case _:
-            return None
+        best: _Gate | None = None
+        for clause in required_literals(test.pattern, test.flags):
+            gate = _union([_of_term(column, text, limit) for text in clause], limit)
+            if gate is not None:
+                best, limit = gate, gate.cost
+        return best
+    return None
+
+
+def _of_term(column: Column, test: Text, limit: float, free: bool = False) -> _Gate | None:
+    found = _term(test.parts, column.kind == "stored")
+    if found is None or (found[0] >= limit and not free):
+        return None
+    return _Gate({(identifier(column.reads[0]), found[1]): found[0]}, found[0], free)
 
 
 @lru_cache(maxsize=4096)  # rules look for the same programs
-def _term(parts: tuple[Part, ...], as_stored: bool) -> str | None:
-    """The shortest good one: a term of four characters or more that is not common, else several terms as one text."""
-    terms = _terms(parts, as_stored)
-    return terms[0] if len(terms) == 1 else min(terms, key=lambda term: (_dearness(term), term), default=None)
+def _term(parts: tuple[Part, ...], as_stored: bool) -> tuple[int, str] | None:
+    """How dear the best one is, and the term: short, but of four characters or more and not common; else several terms
+    as one text.
+    """
+    return min([(_dearness(term), term) for term in _terms(parts, as_stored)], default=None)
+
+
+def _dearness(term: str) -> int:
+    dearness = len(term) + 4
+    if not term.isalnum():
+        dearness += 100 * ("_" in term) + 150 * (not term.replace("_", "").isalnum())
+    if len(term) < 4:
+        dearness += 200
+    return dearness + 400 if term.lower() in _COMMON else dearness
 
 
 def _terms(parts: Sequence[Part], as_stored: bool) -> list[str]:
@@ -169,26 +171,24 @@ def _terms(parts: Sequence[Part], as_stored: bool) -> list[str]:
     for number, part in enumerate(parts):
         if not isinstance(part, str):
             continue
-        before = parts[number - 1] if number else None
-        after = parts[number + 1] if number + 1 < len(parts) else None
         whole: list[tuple[int, int]] = []
-        for run in _RUN.finditer(part):
-            start, end = run.span()
-            if (part[start - 1] in _DELIMITERS if start else _edge(before, number == 0, as_stored)) and (
-                part[end] in _DELIMITERS if end < len(part) else _edge(after, number + 1 == len(parts), as_stored)
+        for start, end in map(re.Match.span, _RUN.finditer(part)):
+            if (part[start - 1] in _DELIMITERS if start else _edge(parts, number - 1, as_stored)) and (
+                part[end] in _DELIMITERS if end < len(part) else _edge(parts, number + 1, as_stored)
             ):
                 whole.append((start, end))
                 if end - start >= 3:
-                    found.append(run[0])
+                    found.append(part[start:end])
         if len(whole) > 1 and _TOGETHER.fullmatch(part, whole[0][0], whole[-1][1]):
             found.append(part[whole[0][0] : whole[-1][1]])
     return found
 
 
-def _edge(neighbour: Part | None, at_end: bool, as_stored: bool) -> bool:
-    """Whether the text surely ends here, or a delimiter surely stands here."""
-    if isinstance(neighbour, OneOf):
-        return all(
-            char in _DELIMITERS or (as_stored and not char.isascii() and not char.isalnum()) for char in neighbour.chars
-        )
-    return at_end and neighbour is not ANY
+def _edge(parts: Sequence[Part], number: int, as_stored: bool) -> bool:
+    """Whether the text surely ends before this part, or a delimiter surely stands there."""
+    if not 0 <= number < len(parts):
+        return True
+    neighbour = parts[number]
+    return isinstance(neighbour, OneOf) and all(
+        char in _DELIMITERS or (as_stored and not char.isascii() and not char.isalnum()) for char in neighbour.chars
+    )

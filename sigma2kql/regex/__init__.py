@@ -234,9 +234,9 @@ def required_literals(pattern: str, flags: str = "") -> _Clauses:
 
 def _facts(node: Node) -> tuple[tuple[_Run, ...] | None, _Clauses]:
     """All texts of `node` as runs where they are few, else None and what all of them hold."""
+    if isinstance(node, Char):
+        return _char_run(node.value, node.fold), ()
     match node:
-        case Char(value, fold):
-            return _char_run(value, fold), ()
         case Set(items, negated, fold):
             chars = _few_chars(items) if not negated else None
             return (_leaf_run(chars, fold) if chars else None), ()

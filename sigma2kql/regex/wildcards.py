@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from sigma2kql.literals import lowered
-from sigma2kql.model import ANY, ONE, OneOf, Part, Placeholder
+from sigma2kql.model import ANY, OneOf, Part, Placeholder, Wildcard
 from sigma2kql.regex.syntax import (
     Edge,
     Set,
@@ -27,21 +27,34 @@ def wildcard_regex(shapes: Iterable[tuple[Part, ...]], cased: bool) -> str:
 
     What all of them begin and end with is written once. A Placeholder is a ValueError.
     """
-    found = [_anchored(parts if cased else _spelled(parts)) for parts in shapes]
-    texts = [part for parts in found for part in parts if isinstance(part, str)]
-    folds = not cased and any(c.lower() != c.upper() for text in texts for c in text)
-    flags = "i" * folds + "s" * any(part is ANY or part is ONE for parts in found for part in parts)
+    shapes = tuple(shapes)
+    text = _literals(shapes)
+    if not cased and not text.isascii() and _has_letters(text):
+        shapes = tuple([_spelled(parts) for parts in shapes])
+        text = _literals(shapes)
+    found = [_anchored(parts) for parts in shapes]
+    any_character = Wildcard in {type(part) for parts in found for part in parts}
+    flags = "i" * (not cased and _has_letters(text)) + "s" * any_character
     if len(found) > 1 and (_agree(found, 0) or _agree(found, -1)):
         text = _alternatives([_units(parts) for parts in found])
     else:
-        text = "|".join(["".join(map(_wildcard_part, parts)) for parts in found])
+        text = "|".join(["".join([_wildcard_part(part) for part in parts]) for parts in found])
     return f"(?{flags})" * bool(flags) + text
+
+
+def _literals(shapes: Iterable[tuple[Part, ...]]) -> str:
+    return "".join([part for parts in shapes for part in parts if isinstance(part, str)])
+
+
+def _has_letters(text: str) -> bool:
+    return text.lower() != text.upper()
 
 
 def _agree(found: list[tuple[Part | Edge, ...]], end: int) -> bool:
     """Whether all begin (0) or end (-1) with the same character or wildcard."""
-    edges = {part[end] if isinstance(part := parts[end], str) else part for parts in found if parts}
-    return len(edges) == 1
+    edges = (part[end] if isinstance(part := parts[end], str) else part for parts in found if parts)
+    first = next(edges, None)
+    return first is not None and all(edge == first for edge in edges)
 
 
 def _anchored(parts: tuple[Part, ...]) -> tuple[Part | Edge, ...]:
@@ -55,11 +68,11 @@ _FROM_START, _TO_END = Edge("start", "^"), Edge("end", "$")
 
 def _spelled(parts: tuple[Part, ...]) -> tuple[Part, ...]:
     """Letters beyond ASCII as a choice of all that tolower() makes one: regexes without case take more for equal."""
-    if all(part.isascii() for part in parts if isinstance(part, str)):
+    if False not in [part.isascii() for part in parts if isinstance(part, str)]:
         return parts
     found: list[Part] = []
     for part in parts:
-        if not isinstance(part, str) or part.isascii():
+        if not isinstance(part, str) or part.lower() == part.upper():
             found.append(part)
             continue
         for char in part:
@@ -101,7 +114,15 @@ def _wildcard_part(part: Part | Edge) -> str:
 
 def _units(parts: Iterable[Part | Edge]) -> list[str]:
     """The pieces of a pattern that cannot be divided."""
-    return [_wildcard_part(unit) for part in parts for unit in (part if isinstance(part, str) else (part,))]
+    units: list[str] = []
+    for part in parts:
+        if not isinstance(part, str):
+            units.append(_wildcard_part(part))
+        elif part.isprintable() and not _SPECIAL.search(part):
+            units += part
+        else:
+            units += [escape(char, META) for char in part]
+    return units
 
 
 def _alternatives(found: list[list[str]]) -> str:
