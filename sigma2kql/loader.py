@@ -8,7 +8,6 @@ Invariant: every YAML document gives exactly one result, with every problem foun
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any, Literal
 
 from sigma2kql.condition import read_condition
@@ -34,7 +33,6 @@ from sigma2kql.yamltree import (
     YamlDocument,
     YamlList,
     YamlMap,
-    YamlNode,
     YamlScalar,
     compose,
     plain,
@@ -348,9 +346,9 @@ class _Reader:
             hint = did_you_mean("condition", (name for name in section.values if name.lower().startswith("con")))
             self.report("E308", f"`{key}` has no condition", span(self.source, self.root.key(key)), hint)
             return []
-        items: Iterable[YamlNode] = node.items if isinstance(node, YamlList) else [node]
+        items = node.items if isinstance(node, YamlList) else [node]
         texts = [item for item in items if isinstance(item, YamlScalar) and item.value is not None]
-        if not texts or len(texts) < len(node.items if isinstance(node, YamlList) else [node]):
+        if not texts or len(texts) < len(items):
             at = node if node.end > node.start else section.key("condition")
             self.report("E308", "a condition must be text, or a list of texts", span(self.source, at))
         return texts

@@ -401,8 +401,9 @@ class _Builder:
         self.count = 0
 
     def build(self, node: _Composed, depth: int) -> YamlNode:
-        if isinstance(node, ScalarNode):
-            return self.scalar(node)
+        return self.scalar(node) if isinstance(node, ScalarNode) else self.collection(node, depth)
+
+    def collection(self, node: SequenceNode | MappingNode, depth: int) -> YamlNode:
         if self.shared or depth > MAX_DEPTH:
             return self.bounded(node, depth)
         return self.sequence(node, depth) if isinstance(node, SequenceNode) else self.mapping(node, depth)
@@ -462,17 +463,17 @@ class _Builder:
     def sequence(self, node: SequenceNode, depth: int) -> YamlList:
         if node.tag:
             self.check_tag(node)
-        build = self.build
+        collection = self.collection
         scalar = self.scalar
         depth += 1
-        items = [scalar(item) if type(item) is ScalarNode else build(item, depth) for item in node.value]
+        items = [scalar(item) if type(item) is ScalarNode else collection(item, depth) for item in node.value]
         end = items[-1].end if items and not node.flow_style else node.end_mark.index + self.offset
         return YamlList(items, node.start_mark.index + self.offset, end)
 
     def mapping(self, node: MappingNode, depth: int) -> YamlMap:
         if node.tag:
             self.check_tag(node)
-        build = self.build
+        collection = self.collection
         scalar = self.scalar
         depth += 1
         values: dict[str, YamlNode] = {}
@@ -489,7 +490,7 @@ class _Builder:
             if text == "<<" and known is key and not key.style:
                 merged.append((value, key))
                 continue
-            values[text] = scalar(value) if type(value) is ScalarNode else build(value, depth)
+            values[text] = scalar(value) if type(value) is ScalarNode else collection(value, depth)
             keys[text] = known
         start = node.start_mark.index + self.offset
         if values and not node.flow_style:
