@@ -12,6 +12,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping
+from datetime import date
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -127,6 +128,12 @@ def plain(node: YamlNode) -> Any:
 # Scalars
 
 
+def _timestamp(reader: SafeConstructor, node: ScalarNode) -> date:
+    """What PyYAML reads; a day without the second regular expression. Raises ValueError for a 32nd of January."""
+    text = node.value
+    return date.fromisoformat(text) if len(text) == 10 else reader.construct_yaml_timestamp(node)
+
+
 _RESOLVERS: dict[str, list[tuple[str, re.Pattern[str]]]] = Resolver.yaml_implicit_resolvers
 _HINTS = frozenset(_RESOLVERS) - {"=", "<"}  # `=` and `<<` have a meaning for keys at most
 _PREFIX = "tag:yaml.org,2002:"
@@ -135,7 +142,7 @@ _CONSTRUCT = {
     _PREFIX + "bool": SafeConstructor.construct_yaml_bool,
     _PREFIX + "int": SafeConstructor.construct_yaml_int,
     _PREFIX + "float": SafeConstructor.construct_yaml_float,
-    _PREFIX + "timestamp": SafeConstructor.construct_yaml_timestamp,
+    _PREFIX + "timestamp": _timestamp,
 }
 _READER = SafeConstructor()
 
@@ -432,17 +439,22 @@ class _Builder:
             return self.tagged(node)
         made = _new(YamlScalar)  # calling the class would cost more than all else here
         made.value = made.text = text = node.value
-        made.start = node.start_mark.index + self.offset
-        made.end = node.end_mark.index + self.offset
+        made.start = node.start_mark.index
+        made.end = node.end_mark.index
+        if self.offset:  # few texts are composed in parts
+            made.start += self.offset
+            made.end += self.offset
         style = node.style
-        made.plain = not style
-        if not style:  # words (false, null, ...) have at most five letters
-            if text[:1] in _HINTS and (len(text) < 6 or not text[0].isalpha()):
-                made.value = _implicit(text)[1]
-        elif style in "|>":
-            source = self.source.text
-            while source[made.end - 1] in " \r\n":
-                made.end -= 1
+        if style:
+            made.plain = False
+            if style in "|>":
+                source = self.source.text
+                while source[made.end - 1] in " \r\n":
+                    made.end -= 1
+            return made
+        made.plain = True
+        if text[:1] in _HINTS and (len(text) < 6 or not text[0].isalpha()):  # words have at most five letters
+            made.value = _implicit(text)[1]
         return made
 
     def tagged(self, node: ScalarNode) -> YamlScalar:
