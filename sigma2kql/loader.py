@@ -8,6 +8,7 @@ Invariant: every YAML document gives exactly one result, with every problem foun
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8
 from typing import Any, Literal
 
 from sigma2kql.condition import read_condition
@@ -56,7 +57,7 @@ def decode(path: str, data: bytes, max_size: int = MAX_SIZE) -> Source:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise fail("E101", "the file is UTF-16, not UTF-8", Span(Source(path, ""), 0, 0), "save it as UTF-8")
     try:
-        source = Source(path, data.decode("utf-8-sig"))
+        source = Source(path, data.removeprefix(BOM_UTF8).decode())  # the codec utf-8-sig is written in Python
     except UnicodeDecodeError as error:
         start = len(error.object[: error.start].decode("utf-8"))
         source = Source(path, error.object.decode("utf-8", "replace"))
