@@ -39,16 +39,15 @@ class DetectionReader:
         """
         if isinstance(node, YamlScalar):
             return self.item(Field(None), KEYWORD, [node])
-        inner = node.values if isinstance(node, YamlMap) else node.items
-        if not inner:
-            self.report("E220", "the detection is empty", Span(self.source, node.start, node.end))
-            return None
         if isinstance(node, YamlMap):
             parts = [self.entry(node.key(name), value) for name, value in node.values.items()]
         else:
             parts = [self.read(item) for item in node.items]
         if len(parts) == 1:
             return parts[0]
+        if not parts:
+            self.report("E220", "the detection is empty", Span(self.source, node.start, node.end))
+            return None
         exprs = [part for part in parts if part is not None]
         if len(exprs) < len(parts):
             return None

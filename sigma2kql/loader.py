@@ -8,7 +8,7 @@ Invariant: every YAML document gives exactly one result, with every problem foun
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from codecs import BOM_UTF8
 from typing import Any, Literal
 
 from sigma2kql.condition import read_condition
@@ -34,7 +34,6 @@ from sigma2kql.yamltree import (
     YamlDocument,
     YamlList,
     YamlMap,
-    YamlNode,
     YamlScalar,
     compose,
     plain,
@@ -58,7 +57,7 @@ def decode(path: str, data: bytes, max_size: int = MAX_SIZE) -> Source:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise fail("E101", "the file is UTF-16, not UTF-8", Span(Source(path, ""), 0, 0), "save it as UTF-8")
     try:
-        source = Source(path, data.decode("utf-8-sig"))
+        source = Source(path, data.removeprefix(BOM_UTF8).decode())  # the codec utf-8-sig is written in Python
     except UnicodeDecodeError as error:
         start = len(error.object[: error.start].decode("utf-8"))
         source = Source(path, error.object.decode("utf-8", "replace"))
@@ -348,9 +347,9 @@ class _Reader:
             hint = did_you_mean("condition", (name for name in section.values if name.lower().startswith("con")))
             self.report("E308", f"`{key}` has no condition", span(self.source, self.root.key(key)), hint)
             return []
-        items: Iterable[YamlNode] = node.items if isinstance(node, YamlList) else [node]
+        items = node.items if isinstance(node, YamlList) else [node]
         texts = [item for item in items if isinstance(item, YamlScalar) and item.value is not None]
-        if not texts or len(texts) < len(node.items if isinstance(node, YamlList) else [node]):
+        if not texts or len(texts) < len(items):
             at = node if node.end > node.start else section.key("condition")
             self.report("E308", "a condition must be text, or a list of texts", span(self.source, at))
         return texts

@@ -126,6 +126,8 @@ class MetadataReader:
             return None
         if node.value is None:
             return None
+        if type(node.value) is date:  # YAML reads no other form of a day
+            return node.text
         found = _day(node.text)
         if found is not None:
             return found

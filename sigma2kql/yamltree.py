@@ -12,6 +12,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping
+from datetime import date
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -127,6 +128,12 @@ def plain(node: YamlNode) -> Any:
 # Scalars
 
 
+def _timestamp(reader: SafeConstructor, node: ScalarNode) -> date:
+    """What PyYAML reads; a day without the second regular expression. Raises ValueError for a 32nd of January."""
+    text = node.value
+    return date.fromisoformat(text) if len(text) == 10 else reader.construct_yaml_timestamp(node)
+
+
 _RESOLVERS: dict[str, list[tuple[str, re.Pattern[str]]]] = Resolver.yaml_implicit_resolvers
 _HINTS = frozenset(_RESOLVERS) - {"=", "<"}  # `=` and `<<` have a meaning for keys at most
 _PREFIX = "tag:yaml.org,2002:"
@@ -135,7 +142,7 @@ _CONSTRUCT = {
     _PREFIX + "bool": SafeConstructor.construct_yaml_bool,
     _PREFIX + "int": SafeConstructor.construct_yaml_int,
     _PREFIX + "float": SafeConstructor.construct_yaml_float,
-    _PREFIX + "timestamp": SafeConstructor.construct_yaml_timestamp,
+    _PREFIX + "timestamp": _timestamp,
 }
 _READER = SafeConstructor()
 
@@ -401,8 +408,9 @@ class _Builder:
         self.count = 0
 
     def build(self, node: _Composed, depth: int) -> YamlNode:
-        if isinstance(node, ScalarNode):
-            return self.scalar(node)
+        return self.scalar(node) if isinstance(node, ScalarNode) else self.collection(node, depth)
+
+    def collection(self, node: SequenceNode | MappingNode, depth: int) -> YamlNode:
         if self.shared or depth > MAX_DEPTH:
             return self.bounded(node, depth)
         return self.sequence(node, depth) if isinstance(node, SequenceNode) else self.mapping(node, depth)
@@ -431,17 +439,22 @@ class _Builder:
             return self.tagged(node)
         made = _new(YamlScalar)  # calling the class would cost more than all else here
         made.value = made.text = text = node.value
-        made.start = node.start_mark.index + self.offset
-        made.end = node.end_mark.index + self.offset
+        made.start = node.start_mark.index
+        made.end = node.end_mark.index
+        if self.offset:  # few texts are composed in parts
+            made.start += self.offset
+            made.end += self.offset
         style = node.style
-        made.plain = not style
-        if not style:  # words (false, null, ...) have at most five letters
-            if text[:1] in _HINTS and (len(text) < 6 or not text[0].isalpha()):
-                made.value = _implicit(text)[1]
-        elif style in "|>":
-            source = self.source.text
-            while source[made.end - 1] in " \r\n":
-                made.end -= 1
+        if style:
+            made.plain = False
+            if style in "|>":
+                source = self.source.text
+                while source[made.end - 1] in " \r\n":
+                    made.end -= 1
+            return made
+        made.plain = True
+        if text[:1] in _HINTS and (len(text) < 6 or not text[0].isalpha()):  # words have at most five letters
+            made.value = _implicit(text)[1]
         return made
 
     def tagged(self, node: ScalarNode) -> YamlScalar:
@@ -462,17 +475,17 @@ class _Builder:
     def sequence(self, node: SequenceNode, depth: int) -> YamlList:
         if node.tag:
             self.check_tag(node)
-        build = self.build
+        collection = self.collection
         scalar = self.scalar
         depth += 1
-        items = [scalar(item) if type(item) is ScalarNode else build(item, depth) for item in node.value]
+        items = [scalar(item) if type(item) is ScalarNode else collection(item, depth) for item in node.value]
         end = items[-1].end if items and not node.flow_style else node.end_mark.index + self.offset
         return YamlList(items, node.start_mark.index + self.offset, end)
 
     def mapping(self, node: MappingNode, depth: int) -> YamlMap:
         if node.tag:
             self.check_tag(node)
-        build = self.build
+        collection = self.collection
         scalar = self.scalar
         depth += 1
         values: dict[str, YamlNode] = {}
@@ -489,7 +502,7 @@ class _Builder:
             if text == "<<" and known is key and not key.style:
                 merged.append((value, key))
                 continue
-            values[text] = scalar(value) if type(value) is ScalarNode else build(value, depth)
+            values[text] = scalar(value) if type(value) is ScalarNode else collection(value, depth)
             keys[text] = known
         start = node.start_mark.index + self.offset
         if values and not node.flow_style:

@@ -185,3 +185,18 @@ def test_what_follows_a_broken_document_is_read_in_one_pass() -> None:
     text = "- a\nb: c\n---\n" + "        # a remark   \n\n" * 60 + "  x: y\n- z\n"
     roots = [document.root for document in compose(Source("rule.yml", text))]
     assert roots[-1] is None
+
+
+def test_keys_know_where_they_stand_in_parts_and_merges() -> None:
+    text = "a: [\n---\nbase: &b {'x y': 1, !!str z: 2}\nmore:\n  <<: *b\n  z: 3\n"
+    broken, whole = compose(Source("t.yml", text))
+    assert broken.root is None
+    assert isinstance(whole.root, YamlMap)
+    more = whole.root.get("more")
+    assert isinstance(more, YamlMap)
+    assert list(more.values) == ["x y", "z"]
+    assert plain(more) == {"x y": 1, "z": 3}
+    key = more.key("x y")
+    assert (text[key.start : key.end], key.plain) == ("'x y'", False)
+    assert more.key("z").start == text.index("z: 3")
+    assert [text[k.start : k.end] for k in whole.root.keys().values()] == ["base", "more"]
