@@ -398,6 +398,8 @@ class _Mapper:
         request = Request(leaf, test, field.columns, field.options, self.notes, negated, field.closed)
         if field.transform is not None:
             rewritten = TRANSFORMS[field.transform].rewrite(request)
+            if all(map(_is_typed, leaves(rewritten))):
+                return rewritten  # nearly always
             return replace_leaves(rewritten, lambda one: _typed(one, self.notes))
         if field.known and (problem := self._unknown(leaf, field)) is not None:
             return problem
@@ -519,11 +521,17 @@ def _is_plain_text(field: FieldMap) -> bool:
     return all(column.type == "string" and column.kind != "xml" for column in field.columns)
 
 
+def _is_typed(leaf: Match[Column]) -> bool:
+    """Whether it is a text that is asked of a text column: nearly always."""
+    column, test = leaf.subject, leaf.test
+    return column.type == "string" and column.kind != "xml" and isinstance(test, Text) and bool(test.parts)
+
+
 def _typed(leaf: Match[Column], notes: Notes) -> Expr[Column]:
     """The same meaning as a test that the column's type takes."""
+    if _is_typed(leaf):
+        return leaf
     column, test = leaf.subject, leaf.test
-    if column.type == "string" and column.kind != "xml" and isinstance(test, Text) and test.parts:
-        return leaf  # nearly always
     match test:
         case Text(()):
             return Match(column, Null(), leaf.span)
