@@ -427,10 +427,11 @@ class _Mapper:
         """Any of the columns, each by its type: a number on a text column and a text on a number column become equal
         texts.
         """
-        found = tuple(_typed(Match(column, request.test, request.match.span), self.notes) for column in request.columns)
+        test, span = request.test, request.match.span
+        found = tuple([_typed(Match(column, test, span), self.notes) for column in request.columns])
         if len(found) == 1:
             return found[0]
-        empties = isinstance(request.test, Null) or request.test == _EMPTY
+        empties = isinstance(test, Null) or test == _EMPTY
         return And(found) if empties else Or(found)
 
     def _with_empty(self, leaf: Match[Field], test: Test[Column], field: FieldMap) -> Expr[Column] | None:

@@ -171,7 +171,7 @@ def _registry_path(request: Request) -> Expr[Column]:
         if split is None:
             split = Match(concatenated(key, value, "left", "RegistryPath"), variant, request.match.span)
         found.append(split)
-    return Or(tuple(found))
+    return found[0] if len(found) == 1 else Or(tuple(found))
 
 
 def _registry_spellings(test: Text, options: Mapping[str, Any]) -> list[Text]:
