@@ -398,6 +398,8 @@ class _Mapper:
         request = Request(leaf, test, field.columns, field.options, self.notes, negated, field.closed)
         if field.transform is not None:
             rewritten = TRANSFORMS[field.transform].rewrite(request)
+            if all(map(_is_typed, leaves(rewritten))):
+                return rewritten  # nearly always
             return replace_leaves(rewritten, lambda one: _typed(one, self.notes))
         if field.known and (problem := self._unknown(leaf, field)) is not None:
             return problem
@@ -425,10 +427,11 @@ class _Mapper:
         """Any of the columns, each by its type: a number on a text column and a text on a number column become equal
         texts.
         """
-        found = tuple(_typed(Match(column, request.test, request.match.span), self.notes) for column in request.columns)
+        test, span = request.test, request.match.span
+        found = tuple([_typed(Match(column, test, span), self.notes) for column in request.columns])
         if len(found) == 1:
             return found[0]
-        empties = isinstance(request.test, Null) or request.test == _EMPTY
+        empties = isinstance(test, Null) or test == _EMPTY
         return And(found) if empties else Or(found)
 
     def _with_empty(self, leaf: Match[Field], test: Test[Column], field: FieldMap) -> Expr[Column] | None:
@@ -519,11 +522,17 @@ def _is_plain_text(field: FieldMap) -> bool:
     return all(column.type == "string" and column.kind != "xml" for column in field.columns)
 
 
+def _is_typed(leaf: Match[Column]) -> bool:
+    """Whether it is a text that is asked of a text column: nearly always."""
+    column, test = leaf.subject, leaf.test
+    return column.type == "string" and column.kind != "xml" and isinstance(test, Text) and bool(test.parts)
+
+
 def _typed(leaf: Match[Column], notes: Notes) -> Expr[Column]:
     """The same meaning as a test that the column's type takes."""
+    if _is_typed(leaf):
+        return leaf
     column, test = leaf.subject, leaf.test
-    if column.type == "string" and column.kind != "xml" and isinstance(test, Text) and test.parts:
-        return leaf  # nearly always
     match test:
         case Text(()):
             return Match(column, Null(), leaf.span)

@@ -80,6 +80,9 @@ def _factored(items: list[Expr[S]]) -> list[Expr[S]]:
     pairs = [item for item in items if isinstance(item, And) and _is_pair(item)]
     if len(pairs) < 2:
         return items
+    marks = [_mark(test) for pair in pairs for test in pair.items]
+    if len(set(marks)) == len(marks):
+        return items  # surely nothing is shared
     counts = Counter(test for pair in pairs for test in pair.items)
     groups: dict[Expr[S], list[And[S]]] = {}
     done: list[tuple[Expr[S], list[And[S]]]] = []

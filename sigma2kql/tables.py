@@ -317,13 +317,13 @@ def _user_tables(folders: Sequence[Path], target: str) -> list[Table]:
 def named_columns(where: Expr[Column]) -> Mapping[str, KqlType]:
     """The stored columns that a tree reads (type `dynamic` or text for those reached inside)."""
     found: dict[str, KqlType] = {}
-    seen: set[int] = set()
+    last: Column | None = None
     for leaf in leaves(where):
-        if id(leaf.subject) in seen and not isinstance(leaf.test, SameAs):
-            continue
-        for column in (leaf.subject, leaf.test.other) if isinstance(leaf.test, SameAs) else (leaf.subject,):
-            if id(column) not in seen:
-                seen.add(id(column))
-                for name in column.reads:
-                    found.setdefault(name, column.type if column.kind == "stored" else "dynamic")
+        if leaf.subject is last and not isinstance(leaf.test, SameAs):
+            continue  # the values of a list have one subject
+        last = leaf.subject
+        for column in (last, leaf.test.other) if isinstance(leaf.test, SameAs) else (last,):
+            for name in column.reads:
+                if name not in found:
+                    found[name] = column.type if column.kind == "stored" else "dynamic"
     return found

@@ -171,7 +171,7 @@ def _registry_path(request: Request) -> Expr[Column]:
         if split is None:
             split = Match(concatenated(key, value, "left", "RegistryPath"), variant, request.match.span)
         found.append(split)
-    return Or(tuple(found))
+    return found[0] if len(found) == 1 else Or(tuple(found))
 
 
 def _registry_spellings(test: Text, options: Mapping[str, Any]) -> list[Text]:
@@ -182,8 +182,9 @@ def _registry_spellings(test: Text, options: Mapping[str, Any]) -> list[Text]:
     if first is not None and first <= 1:
         text = test.parts[first]
         assert isinstance(text, str)
+        folded = f"{text.lower()}\\"
         for short, long in hives.items():
-            if text.lower() == short.lower() or text.lower().startswith(short.lower() + "\\"):
+            if folded.startswith(f"{short.lower()}\\"):
                 longs = long if isinstance(long, list) else [long]
                 spellings = [
                     Text(
@@ -192,14 +193,16 @@ def _registry_spellings(test: Text, options: Mapping[str, Any]) -> list[Text]:
                     )
                     for name in longs
                 ]
-    if options.get("control_sets"):
-        current = re.compile(r"(?i)(?<![^\\])CurrentControlSet(?=\\|$)")
+    if options.get("control_sets") and any(isinstance(p, str) and _CONTROL_SET.search(p) for p in test.parts):
         spellings += [
             changed
             for one in spellings
-            if (changed := change_literals(one, lambda text: current.sub("ControlSet001", text))) != one
+            if (changed := change_literals(one, lambda text: _CONTROL_SET.sub("ControlSet001", text))) != one
         ]
     return spellings
+
+
+_CONTROL_SET = re.compile(r"(?i)(?<![^\\])CurrentControlSet(?=\\|$)")
 
 
 def _shape_registry_path(
@@ -224,6 +227,11 @@ def _shape_registry_path(
 
 # What the column of the value's type says of numbers of 32 and 64 bits and of binary data.
 _REGISTRY_TYPES = {"xdr": ("Dword", "QWord", "Binary"), "asim": ("Reg_DWord", "Reg_QWord", "Reg_Binary")}
+_BEGUN = re.compile(r"(?i)([dq])word(?: \((?:0x)?)?")
+_BINARY = re.compile(r"(?i)binary data")
+_HEX32 = re.compile(r"(?i)0x([0-9a-f]{8})")
+_DWORD = re.compile(r"(?i)DWORD \(0x([0-9a-f]{1,8})\)")
+_QWORD = re.compile(r"(?i)QWORD \(0x([0-9a-f]{1,8})-0x([0-9a-f]{1,8})\)")
 
 
 def _registry_data(request: Request) -> Expr[Column]:
@@ -252,11 +260,11 @@ def _registry_data(request: Request) -> Expr[Column]:
         return plain
     if found := _registry_number(word):
         return Or((text, number(found, qword if word[:1] in "qQ" else dword)))
-    if re.fullmatch(r"(?i)binary data", word):
+    if _BINARY.fullmatch(word):
         return Or((text, of_type(binary)))
-    if test.parts[-1] is ANY and (typed := re.fullmatch(r"(?i)([dq])word(?: \((?:0x)?)?", word)):
+    if test.parts[-1] is ANY and (typed := _BEGUN.fullmatch(word)):
         return Or((text, of_type(qword if typed[1] in "qQ" else dword)))
-    if found32 := re.fullmatch(r"(?i)0x([0-9a-f]{8})", word):
+    if found32 := _HEX32.fullmatch(word):
         return Or((plain, number(str(int(found32[1], 16)), dword)))
     if whole and whole.isdigit():
         return And((plain, Not(of_type(dword, qword))))
@@ -277,9 +285,9 @@ def _only_word(test: Test[Column]) -> str:
 
 def _registry_number(text: str) -> str | None:
     """The decimal digits of `DWORD (0x...)` and `QWORD (0x...-0x...)`."""
-    if found := re.fullmatch(r"(?i)DWORD \(0x([0-9a-f]{1,8})\)", text):
+    if found := _DWORD.fullmatch(text):
         return str(int(found[1], 16))
-    if found := re.fullmatch(r"(?i)QWORD \(0x([0-9a-f]{1,8})-0x([0-9a-f]{1,8})\)", text):
+    if found := _QWORD.fullmatch(text):
         return str((int(found[1], 16) << 32) | int(found[2], 16))
     return None
 

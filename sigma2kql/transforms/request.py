@@ -151,11 +151,23 @@ def _pattern(parts: Sequence[Part], cased: bool = False) -> re.Pattern[str]:
     return re.compile(body, re.DOTALL if cased else re.DOTALL | re.IGNORECASE)
 
 
+def _shape_holds(parts: Sequence[Part], cased: bool, text: str) -> bool:
+    """Whether a text has a shape; nearly always that is one literal, and no expression need be compiled for it."""
+    words = [part for part in parts if isinstance(part, str)]
+    begins, ends = bool(parts) and parts[0] is not ANY, bool(parts) and parts[-1] is not ANY
+    if len(words) != 1 or len(parts) != 3 - begins - ends or not (cased or (words[0] + text).isascii()):
+        return bool(_pattern(parts, cased).fullmatch(text))
+    word, text = (words[0], text) if cased else (words[0].lower(), text.lower())
+    if begins and ends:
+        return text == word
+    return text.startswith(word) if begins else text.endswith(word) if ends else word in text
+
+
 def text_holds(test: Test[Any], text: str) -> bool:
     """Whether a text passes a text, number or regex test (for constants and closed lists of values)."""
     match test:
         case Text(parts, cased):
-            return bool(_pattern(parts, cased).fullmatch(text))
+            return _shape_holds(parts, cased, text)
         case Number() | Exists():
             return isinstance(test, Exists) or literal(test) == text
         case Regex(pattern, flags):

@@ -184,9 +184,12 @@ def _hashes(request: Request) -> Expr[Column]:
 
 def _hash_column(request: Request, algorithm: str) -> Column | None:
     """The column that the options give for an algorithm."""
-    for name, text in request.options.items():
-        if str(name).upper() == algorithm:
-            return next(column for column in request.columns if column.text == text)
+    text = request.options.get(algorithm)
+    if text is None:
+        text = next((text for name, text in request.options.items() if str(name).upper() == algorithm), None)
+    for column in request.columns:
+        if column.text == text:
+            return column
     return None
 
 
