@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, assert_never
+from typing import Literal, TypeAlias, assert_never
 
 from sigma2kql.errors import frozen
 from sigma2kql.literals import decimal_text, lowered, quoted
@@ -110,13 +110,13 @@ def single(leaf: Match[Column], opposite: bool = False) -> Piece | None:
     """One test; with `opposite` its exact complement where the language has one (else None)."""
     column, test = leaf.subject, leaf.test
     if isinstance(test, Text):
-        form = _form(test.parts, test.cased)
-        if form.operator is None:
+        _, _, operator, lowers, literal = _form(test.parts, test.cased)
+        if operator is None:
             return _unshaped(column, test, opposite)
         subject = column.text if column.type == "string" else f"tostring({column.text})"
-        if form.lowers:
+        if lowers:
             subject = f"tolower({subject})"
-        return Atom(f"{subject} {_OPERATORS[form.operator][opposite]} {form.literal}")
+        return Atom(f"{subject} {_OPERATORS[operator][opposite]} {literal}")
     match test:
         case KustoRegex(pattern, flags):
             return None if opposite else Atom(_regex(column, f"(?{flags}){pattern}" if flags else pattern))
@@ -154,7 +154,7 @@ def folds(leaf: Match[Column]) -> str | None:
     """The kind of list that this test may join with others on the same column in an `or`, if any."""
     test = leaf.test
     if isinstance(test, Text):
-        return _form(test.parts, test.cased).kind
+        return _form(test.parts, test.cased)[0]
     match test:
         case Number("=="):
             return "number" if leaf.subject.type in _NUMERIC else "cased"
@@ -176,25 +176,18 @@ def choice(kind: str, group: Sequence[Match[Column]], opposite: bool = False) ->
         return Listed(f"{column.text} {_LISTS[True][opposite]} (", values, ")")
     if kind in ("wild", "wild cased"):
         return None if opposite else _wildcards(column, [m.test for m in group if isinstance(m.test, Text)])
-    texts = tuple(dict.fromkeys(_whole(m) for m in group))
-    if kind == "lower":
-        return Listed(
-            f"tolower({_string(column)}) {_LISTS[True][opposite]} (",
-            tuple(dict.fromkeys(quoted(lowered(t)) for t in texts)),
-            ")",
-        )
-    exact = kind == "cased" or all(_caseless(text) for text in texts)
-    return Listed(f"{_string(column)} {_LISTS[exact][opposite]} (", tuple(map(quoted, texts)), ")")
+    literals = dict([_literal(m) for m in group])
+    subject = f"tolower({_string(column)})" if kind == "lower" else _string(column)
+    return Listed(f"{subject} {_LISTS[all(literals.values())][opposite]} (", tuple(literals), ")")
 
 
-def _whole(leaf: Match[Column]) -> str:
-    match leaf.test:
-        case Text((str(text),)):
-            return text
-        case Number(_, value):
-            return decimal_text(value)
-        case _:
-            raise AssertionError(leaf)
+def _literal(leaf: Match[Column]) -> tuple[str, bool]:
+    """A value of a list, and whether the exact operator finds the same."""
+    if isinstance(leaf.test, Text):
+        _, _, operator, _, literal = _form(leaf.test.parts, leaf.test.cased)
+        return literal, operator is not None and operator[1]
+    assert isinstance(leaf.test, Number)
+    return quoted(decimal_text(leaf.test.value)), True
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -232,17 +225,9 @@ def shape(parts: tuple[Part, ...]) -> tuple[Shape, str] | None:
     return None
 
 
-@frozen
-class _Form:
-    """How a test for a text is written, whatever its column: the kind of list that it may join, how dear it is, and
-    for the plain shapes the operator, whether the subject goes through tolower(), and the literal.
-    """
-
-    kind: str | None
-    cost: int
-    operator: tuple[Shape, bool] | None = None
-    lowers: bool = False
-    literal: str = ""
+# How a test for a text is written, whatever its column: the kind of list that it may join and how dear it is; for the
+# plain shapes also the operator, whether the subject goes through tolower(), and the literal.
+_Form: TypeAlias = tuple[str | None, int, tuple[Shape, bool] | None, bool, str]
 
 
 @lru_cache(maxsize=4096)  # one test is asked several times on its way into a query, and rules look for the same texts
@@ -250,15 +235,15 @@ def _form(parts: tuple[Part, ...], cased: bool) -> _Form:
     plain = shape(parts)
     if plain is None:
         folds = parts and parts != (ANY,) and not _ends(parts)
-        return _Form(("wild cased" if cased else "wild") if folds else None, 5 if ANY in parts else 2)
+        return ("wild cased" if cased else "wild") if folds else None, 5 if ANY in parts else 2, None, False, ""
     how, text = plain
     lowers = not cased and not text.isascii() and folds_beyond_ascii(text)
+    literal = quoted(lowered(text) if lowers else text)
     if how != "equals":
-        return _Form(None, 3, (how, cased or lowers), lowers, quoted(lowered(text) if lowers else text))
-    kind = "lower" if lowers else "cased" if cased else "text"
+        return None, 3, (how, cased or lowers), lowers, literal
     # without letters: the same result; works on an index lookup of the exact text
     exact = cased or lowers or _caseless(text)
-    return _Form(kind, 1, (how, exact), lowers, quoted(lowered(text) if lowers else text))
+    return "lower" if lowers else "cased" if cased else "text", 1, (how, exact), lowers, literal
 
 
 def _unshaped(column: Column, test: Text, opposite: bool) -> Piece | None:
@@ -410,7 +395,7 @@ def cost(expr: Expr[Column]) -> int:
     if isinstance(expr, Match):
         test, base = expr.test, _REACH.get(expr.subject.kind, 12)
         if isinstance(test, Text):
-            return base + _form(test.parts, test.cased).cost
+            return base + _form(test.parts, test.cased)[1]
         if isinstance(test, Number | Bool | Null | Exists):
             return base + 1
         return base + (5 if isinstance(test, Regex) else 4)
