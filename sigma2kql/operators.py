@@ -35,11 +35,10 @@ from sigma2kql.model import (
 
 
 @frozen
-class Atom:
-    """A finished predicate. `nullable`: may be null instead of false."""
+class Unsure:
+    """A finished predicate that may be null instead of false."""
 
     text: str
-    nullable: bool = False
 
 
 @frozen
@@ -71,7 +70,13 @@ class Wrap:
     nullable: bool = False
 
 
-Piece = Atom | Listed | Chain | Wrap
+Piece = str | Unsure | Listed | Chain | Wrap  # a text is a finished predicate that is never null
+
+
+def nullable(piece: Piece) -> bool:
+    """Whether it may be null instead of false."""
+    return isinstance(piece, Unsure) or (not isinstance(piece, str) and piece.nullable)
+
 
 Shape = Literal["equals", "startswith", "endswith", "contains"]
 
@@ -116,36 +121,36 @@ def single(leaf: Match[Column], opposite: bool = False) -> Piece | None:
         subject = column.text if column.type == "string" else f"tostring({column.text})"
         if lowers:
             subject = f"tolower({subject})"
-        return Atom(f"{subject} {_OPERATORS[operator][opposite]} {literal}")
+        return f"{subject} {_OPERATORS[operator][opposite]} {literal}"
     match test:
         case KustoRegex(pattern, flags):
-            return None if opposite else Atom(_regex(column, f"(?{flags}){pattern}" if flags else pattern))
+            return None if opposite else _regex(column, f"(?{flags}){pattern}" if flags else pattern)
         case Regex(pattern, flags):
             return None if opposite else _translated(column, pattern, flags)
         case Cidr():
             return None if opposite else _cidr(column, [test])
         case Number("==", value):
             if column.type in _NUMERIC:
-                return Atom(f"{column.text} {'!=' if opposite else '=='} {_number(value)}")
-            return Atom(f"{_string(column)} {'!=' if opposite else '=='} {quoted(decimal_text(value))}")
+                return f"{column.text} {'!=' if opposite else '=='} {_number(value)}"
+            return f"{_string(column)} {'!=' if opposite else '=='} {quoted(decimal_text(value))}"
         case Number(op, value):
-            return None if opposite else Atom(f"{_numeric(column)} {op} {_number(value)}", nullable=True)
+            return None if opposite else Unsure(f"{_numeric(column)} {op} {_number(value)}")
         case Bool(value):
             if column.type == "bool":
-                return Atom(f"{column.text} {'!=' if opposite else '=='} {str(value).lower()}")
-            return Atom(f"{_string(column)} {'!~' if opposite else '=~'} {quoted(str(value).lower())}")
+                return f"{column.text} {'!=' if opposite else '=='} {str(value).lower()}"
+            return f"{_string(column)} {'!~' if opposite else '=~'} {quoted(str(value).lower())}"
         case Null():
-            return Atom(_presence(column, present=opposite))
+            return _presence(column, present=opposite)
         case Exists():
-            return Atom(_presence(column, present=not opposite))
+            return _presence(column, present=not opposite)
         case SameAs():
             return None if opposite else _same(column, test)
         case DatePart(unit, op, value):
             moment = column.text if column.type == "datetime" else f"todatetime({column.text})"
             part = f'datetime_part("{_DATE_PARTS[unit]}", {moment})'
             if op == "==":
-                return Atom(f"{part} {'!=' if opposite else '=='} {value}")
-            return None if opposite else Atom(f"{part} {op} {value}", nullable=True)
+                return f"{part} {'!=' if opposite else '=='} {value}"
+            return None if opposite else Unsure(f"{part} {op} {value}")
         case _:
             assert_never(test)
 
@@ -248,9 +253,9 @@ def _form(parts: tuple[Part, ...], cased: bool) -> _Form:
 
 def _unshaped(column: Column, test: Text, opposite: bool) -> Piece | None:
     if test.parts == ():
-        return Atom(_presence(column, present=opposite))
+        return _presence(column, present=opposite)
     if test.parts == (ANY,):
-        return Atom(_presence(column, present=not opposite))
+        return _presence(column, present=not opposite)
     if opposite:
         return None
     if (ends := _ends(test.parts)) is not None:
@@ -262,11 +267,11 @@ def _unshaped(column: Column, test: Text, opposite: bool) -> Piece | None:
     return _wildcards(column, [test])
 
 
-def _wildcards(column: Column, tests: Sequence[Text]) -> Atom:
+def _wildcards(column: Column, tests: Sequence[Text]) -> str:
     """Texts of one case with wildcards inside, any of them; each holds a character, so no empty text matches."""
     from sigma2kql.regex import wildcard_regex
 
-    return Atom(_regex(column, wildcard_regex([test.parts for test in tests], tests[0].cased)))
+    return _regex(column, wildcard_regex([test.parts for test in tests], tests[0].cased))
 
 
 def _ends(parts: tuple[Part, ...]) -> tuple[str, str] | None:
@@ -287,9 +292,9 @@ def _translated(column: Column, pattern: str, flags: str) -> Piece:
     """An empty text is a missing one here, and nothing is found in a missing text."""
     from sigma2kql.regex import matches_empty, translate
 
-    found = Atom(_regex(column, translate(pattern, flags)))
+    found = _regex(column, translate(pattern, flags))
     if matches_empty(pattern, flags):
-        return Chain("and", (Atom(_presence(column, present=True)), found))
+        return Chain("and", (_presence(column, present=True), found))
     return found
 
 
@@ -308,7 +313,7 @@ def _same(column: Column, test: SameAs[Column]) -> Piece:
     """Both must be present: two empty texts would be equal, and every text contains the empty one."""
     how = _OPERATORS[test.shape, test.cased][0]
     present = _string(test.other if test.shape != "equals" else column)
-    return Chain("and", (Atom(f"isnotempty({present})"), Atom(f"{_string(column)} {how} {_string(test.other)}")))
+    return Chain("and", (f"isnotempty({present})", f"{_string(column)} {how} {_string(test.other)}"))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -348,14 +353,14 @@ def _cidr(column: Column, networks: Sequence[Cidr]) -> Piece:
             pieces.append(Listed(f"ipv4_is_in_any_range({subject}, ", tuple(map(quoted, v4)), ")", nullable=True))
         pieces.append(_in_ranges(subject, (*plain, *map(_mapped, v4))))
     if wide:
-        colon = Atom(f'{subject} contains ":"')
+        colon = f'{subject} contains ":"'
         pieces.append(Chain("and", (colon, _in_ranges(subject, wide)), nullable=True))
     return pieces[0] if len(pieces) == 1 else Chain("or", tuple(pieces), nullable=True)
 
 
 def _in_ranges(subject: str, networks: tuple[str, ...]) -> Piece:
     if len(networks) == 1:
-        return Atom(f"ipv6_is_match({subject}, {quoted(networks[0])})", nullable=True)
+        return Unsure(f"ipv6_is_match({subject}, {quoted(networks[0])})")
     return Listed(f"ipv6_is_in_any_range({subject}, ", tuple(map(quoted, networks)), ")", nullable=True)
 
 
