@@ -293,13 +293,13 @@ def _lines(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
 
 def _tall(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
     """The piece over several lines: `head` before its first, `tail` after its last, the others behind `indent`."""
-    if isinstance(piece, str | Unsure):
-        return [head + _flat(piece) + tail]
     if isinstance(piece, Listed):
         return _list_lines(head + piece.head, piece.values, piece.tail + tail, indent + "    ")
     if isinstance(piece, Wrap):
         deeper = indent + "    " if isinstance(piece.item, Chain) else indent
         return _lines(head + piece.head, piece.item, piece.tail + tail, deeper)
+    if not isinstance(piece, Chain):
+        return [head + _flat(piece) + tail]
     lines: list[str] = []
     *most, last = _balanced(piece.word, piece.items)
     joint = f"{indent}{piece.word} "

@@ -25,7 +25,7 @@ from sigma2kql.operators import Listed
 
 # Over 128 values Kusto does not use the index (Microsoft Learn: "has_any operator").
 MOST = 128
-_RUN = re.compile(r"[A-Za-z0-9_]*[A-Za-z0-9][A-Za-z0-9_]*")
+_RUN = re.compile(r"_*[A-Za-z0-9][A-Za-z0-9_]*")
 # Several terms that may be tested as one text: what stands between them is written the same way in JSON and XML.
 _TOGETHER = re.compile(r"[A-Za-z0-9_]+(?:[. -][A-Za-z0-9_]+)+")
 _DELIMITERS = frozenset(" !\"#$%&'()*+,-./:;<=>?@[\\]^`{|}~")
