@@ -15,14 +15,14 @@ from typing import TypeAlias, assert_never
 from sigma2kql.errors import Span
 from sigma2kql.literals import is_word
 from sigma2kql.model import And, Column, Expr, Match, Not, Or, Query, SameAs, Text
-from sigma2kql.operators import Atom, Chain, Listed, Piece, Wrap, choice, cost, folds, shape, single
+from sigma2kql.operators import Chain, Listed, Piece, Unsure, Wrap, choice, cost, folds, nullable, shape, single
 from sigma2kql.prefilter import prefilter
 from sigma2kql.simplify import leaves, replace
 
 WIDTH = 120
 # Microsoft's parser stops at about 490 chained operands (KS245); engines that recurse stop sooner.
 CHAIN = 200
-Gate: TypeAlias = Sequence[Atom | Listed] | None  # the prefilter's alternatives
+Gate: TypeAlias = Sequence[str | Listed] | None  # the prefilter's alternatives
 _SCAN = ' or X contains ""'  # the least that is written around a text that joins no list
 LIMIT = 10_000  # characters of a Sentinel scheduled rule's query (Microsoft Learn: "Sentinel service limits")
 
@@ -161,6 +161,9 @@ def _free_name(column: Column, taken: set[str]) -> str:
 
 # --------------------------------------------------------------------------------------------------------------------
 # Trees to pieces
+#
+# These walks see every node of every rule: they ask isinstance, as a class pattern that takes attributes costs twenty
+# times as much (Python 3.11 looks up `__match_args__` and makes a set, a list and a tuple at each match).
 
 
 def _conjuncts(expr: Expr[Column]) -> list[Expr[Column]]:
@@ -194,7 +197,7 @@ def _piece(expr: Expr[Column], negated: bool) -> Piece:
     if isinstance(expr, Not):
         return _opposite(expr.item, negated)
     if not expr.items:
-        return Atom("true" if isinstance(expr, And) else "false")
+        return "true" if isinstance(expr, And) else "false"
     if isinstance(expr, And):
         return Chain("and", tuple(_pieces(expr.items, negated)))
     pieces: list[Piece] = []
@@ -231,7 +234,7 @@ def _one_list(items: Sequence[Expr[Column]], opposite: bool) -> Piece | None:
 def _guarded(piece: Piece | None, negated: bool) -> Piece:
     """A predicate that can be null becomes false instead, where a `not` would otherwise drop the row."""
     assert piece is not None
-    return Wrap("coalesce(", piece, ", false)") if negated and piece.nullable else piece
+    return Wrap("coalesce(", piece, ", false)") if negated and nullable(piece) else piece
 
 
 def _grouped(items: Sequence[Expr[Column]]) -> list[tuple[str | None, list[Expr[Column]]]]:
@@ -265,11 +268,13 @@ def _grouped(items: Sequence[Expr[Column]]) -> list[tuple[str | None, list[Expr[
 
 def _flat(piece: Piece, inside: str = "") -> str:
     """On one line; `inside` is the word of the chain around it, for parentheses."""
-    if isinstance(piece, Atom):
+    if isinstance(piece, str):
+        return piece
+    if isinstance(piece, Unsure):
         return piece.text
     if isinstance(piece, Chain):
         items = _balanced(piece.word, piece.items)
-        texts = [item.text if isinstance(item, Atom) else _flat(item, piece.word) for item in items]
+        texts = [item if isinstance(item, str) else _flat(item, piece.word) for item in items]
         text = f" {piece.word} ".join(texts)
         return f"({text})" if inside and inside != piece.word else text
     inner = ", ".join(piece.values) if isinstance(piece, Listed) else _flat(piece.item)
@@ -291,19 +296,19 @@ def _lines(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
 
 def _tall(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
     """The piece over several lines: `head` before its first, `tail` after its last, the others behind `indent`."""
-    if isinstance(piece, Atom):
-        return [head + piece.text + tail]
     if isinstance(piece, Listed):
         return _list_lines(head + piece.head, piece.values, piece.tail + tail, indent + "    ")
     if isinstance(piece, Wrap):
         deeper = indent + "    " if isinstance(piece.item, Chain) else indent
         return _lines(head + piece.head, piece.item, piece.tail + tail, deeper)
+    if not isinstance(piece, Chain):
+        return [head + _flat(piece) + tail]
     lines: list[str] = []
     *most, last = _balanced(piece.word, piece.items)
     joint = f"{indent}{piece.word} "
     for item in most:
-        if isinstance(item, Atom):
-            lines.append(head + item.text)
+        if isinstance(item, str):
+            lines.append(head + item)
         else:
             lines += _operand(head, item, "", indent)
         head = joint

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, assert_never
+from typing import Literal, TypeAlias, assert_never
 
 from sigma2kql.errors import frozen
 from sigma2kql.literals import decimal_text, lowered, quoted
@@ -35,11 +35,10 @@ from sigma2kql.model import (
 
 
 @frozen
-class Atom:
-    """A finished predicate. `nullable`: may be null instead of false."""
+class Unsure:
+    """A finished predicate that may be null instead of false."""
 
     text: str
-    nullable: bool = False
 
 
 @frozen
@@ -71,7 +70,13 @@ class Wrap:
     nullable: bool = False
 
 
-Piece = Atom | Listed | Chain | Wrap
+Piece = str | Unsure | Listed | Chain | Wrap  # a text is a finished predicate that is never null
+
+
+def nullable(piece: Piece) -> bool:
+    """Whether it may be null instead of false."""
+    return isinstance(piece, Unsure) or (not isinstance(piece, str) and piece.nullable)
+
 
 Shape = Literal["equals", "startswith", "endswith", "contains"]
 
@@ -110,42 +115,42 @@ def single(leaf: Match[Column], opposite: bool = False) -> Piece | None:
     """One test; with `opposite` its exact complement where the language has one (else None)."""
     column, test = leaf.subject, leaf.test
     if isinstance(test, Text):
-        form = _form(test.parts, test.cased)
-        if form.operator is None:
+        _, _, operator, lowers, literal = _form(test.parts, test.cased)
+        if operator is None:
             return _unshaped(column, test, opposite)
         subject = column.text if column.type == "string" else f"tostring({column.text})"
-        if form.lowers:
+        if lowers:
             subject = f"tolower({subject})"
-        return Atom(f"{subject} {_OPERATORS[form.operator][opposite]} {form.literal}")
+        return f"{subject} {_OPERATORS[operator][opposite]} {literal}"
     match test:
         case KustoRegex(pattern, flags):
-            return None if opposite else Atom(_regex(column, f"(?{flags}){pattern}" if flags else pattern))
+            return None if opposite else _regex(column, f"(?{flags}){pattern}" if flags else pattern)
         case Regex(pattern, flags):
             return None if opposite else _translated(column, pattern, flags)
         case Cidr():
             return None if opposite else _cidr(column, [test])
         case Number("==", value):
             if column.type in _NUMERIC:
-                return Atom(f"{column.text} {'!=' if opposite else '=='} {_number(value)}")
-            return Atom(f"{_string(column)} {'!=' if opposite else '=='} {quoted(decimal_text(value))}")
+                return f"{column.text} {'!=' if opposite else '=='} {_number(value)}"
+            return f"{_string(column)} {'!=' if opposite else '=='} {quoted(decimal_text(value))}"
         case Number(op, value):
-            return None if opposite else Atom(f"{_numeric(column)} {op} {_number(value)}", nullable=True)
+            return None if opposite else Unsure(f"{_numeric(column)} {op} {_number(value)}")
         case Bool(value):
             if column.type == "bool":
-                return Atom(f"{column.text} {'!=' if opposite else '=='} {str(value).lower()}")
-            return Atom(f"{_string(column)} {'!~' if opposite else '=~'} {quoted(str(value).lower())}")
+                return f"{column.text} {'!=' if opposite else '=='} {str(value).lower()}"
+            return f"{_string(column)} {'!~' if opposite else '=~'} {quoted(str(value).lower())}"
         case Null():
-            return Atom(_presence(column, present=opposite))
+            return _presence(column, present=opposite)
         case Exists():
-            return Atom(_presence(column, present=not opposite))
+            return _presence(column, present=not opposite)
         case SameAs():
             return None if opposite else _same(column, test)
         case DatePart(unit, op, value):
             moment = column.text if column.type == "datetime" else f"todatetime({column.text})"
             part = f'datetime_part("{_DATE_PARTS[unit]}", {moment})'
             if op == "==":
-                return Atom(f"{part} {'!=' if opposite else '=='} {value}")
-            return None if opposite else Atom(f"{part} {op} {value}", nullable=True)
+                return f"{part} {'!=' if opposite else '=='} {value}"
+            return None if opposite else Unsure(f"{part} {op} {value}")
         case _:
             assert_never(test)
 
@@ -154,7 +159,7 @@ def folds(leaf: Match[Column]) -> str | None:
     """The kind of list that this test may join with others on the same column in an `or`, if any."""
     test = leaf.test
     if isinstance(test, Text):
-        return _form(test.parts, test.cased).kind
+        return _form(test.parts, test.cased)[0]
     match test:
         case Number("=="):
             return "number" if leaf.subject.type in _NUMERIC else "cased"
@@ -176,25 +181,18 @@ def choice(kind: str, group: Sequence[Match[Column]], opposite: bool = False) ->
         return Listed(f"{column.text} {_LISTS[True][opposite]} (", values, ")")
     if kind in ("wild", "wild cased"):
         return None if opposite else _wildcards(column, [m.test for m in group if isinstance(m.test, Text)])
-    texts = tuple(dict.fromkeys(_whole(m) for m in group))
-    if kind == "lower":
-        return Listed(
-            f"tolower({_string(column)}) {_LISTS[True][opposite]} (",
-            tuple(dict.fromkeys(quoted(lowered(t)) for t in texts)),
-            ")",
-        )
-    exact = kind == "cased" or all(_caseless(text) for text in texts)
-    return Listed(f"{_string(column)} {_LISTS[exact][opposite]} (", tuple(map(quoted, texts)), ")")
+    literals = dict([_literal(m) for m in group])
+    subject = f"tolower({_string(column)})" if kind == "lower" else _string(column)
+    return Listed(f"{subject} {_LISTS[all(literals.values())][opposite]} (", tuple(literals), ")")
 
 
-def _whole(leaf: Match[Column]) -> str:
-    match leaf.test:
-        case Text((str(text),)):
-            return text
-        case Number(_, value):
-            return decimal_text(value)
-        case _:
-            raise AssertionError(leaf)
+def _literal(leaf: Match[Column]) -> tuple[str, bool]:
+    """A value of a list, and whether the exact operator finds the same."""
+    if isinstance(leaf.test, Text):
+        _, _, operator, _, literal = _form(leaf.test.parts, leaf.test.cased)
+        return literal, operator is not None and operator[1]
+    assert isinstance(leaf.test, Number)
+    return quoted(decimal_text(leaf.test.value)), True
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -232,17 +230,9 @@ def shape(parts: tuple[Part, ...]) -> tuple[Shape, str] | None:
     return None
 
 
-@frozen
-class _Form:
-    """How a test for a text is written, whatever its column: the kind of list that it may join, how dear it is, and
-    for the plain shapes the operator, whether the subject goes through tolower(), and the literal.
-    """
-
-    kind: str | None
-    cost: int
-    operator: tuple[Shape, bool] | None = None
-    lowers: bool = False
-    literal: str = ""
+# How a test for a text is written, whatever its column: the kind of list that it may join and how dear it is; for the
+# plain shapes also the operator, whether the subject goes through tolower(), and the literal.
+_Form: TypeAlias = tuple[str | None, int, tuple[Shape, bool] | None, bool, str]
 
 
 @lru_cache(maxsize=4096)  # one test is asked several times on its way into a query, and rules look for the same texts
@@ -250,22 +240,22 @@ def _form(parts: tuple[Part, ...], cased: bool) -> _Form:
     plain = shape(parts)
     if plain is None:
         folds = parts and parts != (ANY,) and not _ends(parts)
-        return _Form(("wild cased" if cased else "wild") if folds else None, 5 if ANY in parts else 2)
+        return ("wild cased" if cased else "wild") if folds else None, 5 if ANY in parts else 2, None, False, ""
     how, text = plain
     lowers = not cased and not text.isascii() and folds_beyond_ascii(text)
+    literal = quoted(lowered(text) if lowers else text)
     if how != "equals":
-        return _Form(None, 3, (how, cased or lowers), lowers, quoted(lowered(text) if lowers else text))
-    kind = "lower" if lowers else "cased" if cased else "text"
+        return None, 3, (how, cased or lowers), lowers, literal
     # without letters: the same result; works on an index lookup of the exact text
     exact = cased or lowers or _caseless(text)
-    return _Form(kind, 1, (how, exact), lowers, quoted(lowered(text) if lowers else text))
+    return "lower" if lowers else "cased" if cased else "text", 1, (how, exact), lowers, literal
 
 
 def _unshaped(column: Column, test: Text, opposite: bool) -> Piece | None:
     if test.parts == ():
-        return Atom(_presence(column, present=opposite))
+        return _presence(column, present=opposite)
     if test.parts == (ANY,):
-        return Atom(_presence(column, present=not opposite))
+        return _presence(column, present=not opposite)
     if opposite:
         return None
     if (ends := _ends(test.parts)) is not None:
@@ -277,11 +267,11 @@ def _unshaped(column: Column, test: Text, opposite: bool) -> Piece | None:
     return _wildcards(column, [test])
 
 
-def _wildcards(column: Column, tests: Sequence[Text]) -> Atom:
+def _wildcards(column: Column, tests: Sequence[Text]) -> str:
     """Texts of one case with wildcards inside, any of them; each holds a character, so no empty text matches."""
     from sigma2kql.regex import wildcard_regex
 
-    return Atom(_regex(column, wildcard_regex([test.parts for test in tests], tests[0].cased)))
+    return _regex(column, wildcard_regex([test.parts for test in tests], tests[0].cased))
 
 
 def _ends(parts: tuple[Part, ...]) -> tuple[str, str] | None:
@@ -302,9 +292,9 @@ def _translated(column: Column, pattern: str, flags: str) -> Piece:
     """An empty text is a missing one here, and nothing is found in a missing text."""
     from sigma2kql.regex import matches_empty, translate
 
-    found = Atom(_regex(column, translate(pattern, flags)))
+    found = _regex(column, translate(pattern, flags))
     if matches_empty(pattern, flags):
-        return Chain("and", (Atom(_presence(column, present=True)), found))
+        return Chain("and", (_presence(column, present=True), found))
     return found
 
 
@@ -323,7 +313,7 @@ def _same(column: Column, test: SameAs[Column]) -> Piece:
     """Both must be present: two empty texts would be equal, and every text contains the empty one."""
     how = _OPERATORS[test.shape, test.cased][0]
     present = _string(test.other if test.shape != "equals" else column)
-    return Chain("and", (Atom(f"isnotempty({present})"), Atom(f"{_string(column)} {how} {_string(test.other)}")))
+    return Chain("and", (f"isnotempty({present})", f"{_string(column)} {how} {_string(test.other)}"))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -363,14 +353,14 @@ def _cidr(column: Column, networks: Sequence[Cidr]) -> Piece:
             pieces.append(Listed(f"ipv4_is_in_any_range({subject}, ", tuple(map(quoted, v4)), ")", nullable=True))
         pieces.append(_in_ranges(subject, (*plain, *map(_mapped, v4))))
     if wide:
-        colon = Atom(f'{subject} contains ":"')
+        colon = f'{subject} contains ":"'
         pieces.append(Chain("and", (colon, _in_ranges(subject, wide)), nullable=True))
     return pieces[0] if len(pieces) == 1 else Chain("or", tuple(pieces), nullable=True)
 
 
 def _in_ranges(subject: str, networks: tuple[str, ...]) -> Piece:
     if len(networks) == 1:
-        return Atom(f"ipv6_is_match({subject}, {quoted(networks[0])})", nullable=True)
+        return Unsure(f"ipv6_is_match({subject}, {quoted(networks[0])})")
     return Listed(f"ipv6_is_in_any_range({subject}, ", tuple(map(quoted, networks)), ")", nullable=True)
 
 
@@ -410,7 +400,7 @@ def cost(expr: Expr[Column]) -> int:
     if isinstance(expr, Match):
         test, base = expr.test, _REACH.get(expr.subject.kind, 12)
         if isinstance(test, Text):
-            return base + _form(test.parts, test.cased).cost
+            return base + _form(test.parts, test.cased)[1]
         if isinstance(test, Number | Bool | Null | Exists):
             return base + 1
         return base + (5 if isinstance(test, Regex) else 4)

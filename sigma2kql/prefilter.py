@@ -21,11 +21,11 @@ from typing import TypeAlias
 from sigma2kql.errors import frozen
 from sigma2kql.literals import identifier, quoted
 from sigma2kql.model import Column, Expr, Match, Not, OneOf, Or, Part, Regex, Text
-from sigma2kql.operators import Atom, Listed
+from sigma2kql.operators import Listed
 
 # Over 128 values Kusto does not use the index (Microsoft Learn: "has_any operator").
 MOST = 128
-_RUN = re.compile(r"[A-Za-z0-9_]*[A-Za-z0-9][A-Za-z0-9_]*")
+_RUN = re.compile(r"_*[A-Za-z0-9][A-Za-z0-9_]*")
 # Several terms that may be tested as one text: what stands between them is written the same way in JSON and XML.
 _TOGETHER = re.compile(r"[A-Za-z0-9_]+(?:[. -][A-Za-z0-9_]+)+")
 _DELIMITERS = frozenset(" !\"#$%&'()*+,-./:;<=>?@[\\]^`{|}~")
@@ -63,7 +63,7 @@ class _Gate:
     free: bool = False
 
 
-def prefilter(where: Expr[Column]) -> list[Atom | Listed] | None:
+def prefilter(where: Expr[Column]) -> list[str | Listed] | None:
     """The cheapest such test as alternatives joined by `or`; None where there is none or none is needed."""
     gate = _gate(where, inf)
     if gate is None or gate.free:
@@ -74,7 +74,7 @@ def prefilter(where: Expr[Column]) -> list[Atom | Listed] | None:
     return [
         Listed(f"{column} has_any (", tuple(map(quoted, terms.values())), ")")
         if len(terms) > 1
-        else Atom(f"{column} has {quoted(*terms.values())}")
+        else f"{column} has {quoted(*terms.values())}"
         for column, terms in by_column.items()
     ]
 

@@ -96,11 +96,11 @@ def _one_letter(char: str) -> str:
 
 
 def _wildcard_part(part: Part | Edge) -> str:
+    if isinstance(part, str):
+        if not part.isprintable():
+            return "".join(escape(c, META) for c in part)
+        return part.translate(_ESCAPES) if _SPECIAL.search(part) else part
     match part:
-        case str():
-            if not part.isprintable():
-                return "".join(escape(c, META) for c in part)
-            return part.translate(_ESCAPES) if _SPECIAL.search(part) else part
         case OneOf(chars):
             choice = write_set(Set(tuple((c, c) for c in chars)))
             return f"(?-i:{choice})" if any(c.isalpha() for c in chars) else choice
