@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean
-from sigma2kql.yamltree import YamlList, YamlMap, YamlNode, YamlScalar, compose, plain
+from sigma2kql.yamltext import compose
+from sigma2kql.yamltree import YamlList, YamlMap, YamlNode, YamlScalar, plain
 
 NAME = "sigma2kql.yml"
 KEYS = (

@@ -1,6 +1,6 @@
 """JSON text to the nodes of `yamltree`, which know where they stand.
 
-Place in the flow: beside `yamltree`; the loader reads exported artifacts (`*.json`) with it. Invariant: `compose_json`
+Place in the flow: beside `yamltext`; the loader reads exported artifacts (`*.json`) with it. Invariant: `compose_json`
 never raises and needs time and stack in proportion to the size of the text; a map never has one key twice.
 
 JSON is not read as YAML, of which it is nearly a part: `\\ud83d\\ude00`, tabs and long numbers mean other things there.

@@ -29,16 +29,8 @@ from sigma2kql.model import (
     Reference,
     Rule,
 )
-from sigma2kql.yamltree import (
-    MAX_SIZE,
-    YamlDocument,
-    YamlList,
-    YamlMap,
-    YamlScalar,
-    compose,
-    plain,
-    span,
-)
+from sigma2kql.yamltext import MAX_SIZE, compose
+from sigma2kql.yamltree import YamlDocument, YamlList, YamlMap, YamlScalar, plain, span
 
 MAX_MERGED = 4 * MAX_SIZE
 MAX_EXPORT = 10 * MAX_SIZE  # one file holds all the rules of a workspace

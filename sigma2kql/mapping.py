@@ -6,18 +6,16 @@ except for what the outcome's losses say; what no table can carry is an error th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean, frozen
 from sigma2kql.facts import conjuncts, contradiction, known_texts, settled
-from sigma2kql.literals import decimal_text, quoted
+from sigma2kql.literals import decimal_text
 from sigma2kql.mappingfile import fill
 from sigma2kql.model import (
     ANY,
-    ONE,
     And,
     Bool,
     Column,
@@ -29,10 +27,8 @@ from sigma2kql.model import (
     Not,
     Null,
     Number,
-    OneOf,
     Or,
     Query,
-    Regex,
     Rule,
     SameAs,
     Serve,
@@ -42,7 +38,7 @@ from sigma2kql.model import (
     Verdict,
 )
 from sigma2kql.simplify import all_of, any_of, leaves, negated, replace as replace_leaves, simplify
-from sigma2kql.tables import Rows, Standing, Target, carriers, carries_field
+from sigma2kql.tables import Rows, Standing, Target, carriers, carries_field, describe
 from sigma2kql.transforms import (
     ALWAYS,
     NEVER,
@@ -52,11 +48,16 @@ from sigma2kql.transforms import (
     Loss,
     Notes,
     Request,
-    as_text,
     join_parts,
     literal,
     reason,
     text_holds,
+)
+from sigma2kql.transforms.typed import (
+    escaped as _escaped,
+    is_plain_text as _is_plain_text,
+    is_typed as _is_typed,
+    typed as _typed,
 )
 
 
@@ -510,96 +511,3 @@ def _asks_emptiness(test: Test[Any]) -> bool:
     if isinstance(test, Text):
         return len(test.parts) < 2 and (not test.parts or test.parts[0] is ANY)
     return isinstance(test, Null | Exists)
-
-
-def _is_plain_text(field: FieldMap) -> bool:
-    """Whether the field is text columns and nothing else is said of it, and texts stand in them as they are."""
-    special = (
-        field.cases or field.transform or field.presence or field.empty or field.known or field.exactness != "exact"
-    )
-    if special or field.values is not None or field.constant is not None or not field.columns:
-        return False
-    return all(column.type == "string" and column.kind != "xml" for column in field.columns)
-
-
-def _is_typed(leaf: Match[Column]) -> bool:
-    """Whether it is a text that is asked of a text column: nearly always."""
-    column, test = leaf.subject, leaf.test
-    return column.type == "string" and column.kind != "xml" and isinstance(test, Text) and bool(test.parts)
-
-
-def _typed(leaf: Match[Column], notes: Notes) -> Expr[Column]:
-    """The same meaning as a test that the column's type takes."""
-    if _is_typed(leaf):
-        return leaf
-    column, test = leaf.subject, leaf.test
-    match test:
-        case Text(()):
-            return Match(column, Null(), leaf.span)
-        case Exists() if column.type in ("string", "dynamic"):
-            return Match(column, PRESENT, leaf.span)
-        case Number("==") if column.type in ("string", "dynamic", "guid"):
-            return Match(column, as_text(test), leaf.span)
-        case Text((str(text),)) if column.type in ("int", "long", "real", "decimal"):
-            number = _number(text)
-            if number is None:
-                return notes.impossible(f"`{text}` is no number, and the column holds numbers", leaf.span)
-            return Match(column, Number("==", number), leaf.span)
-        case Text((str(text),)) if column.type == "bool":
-            if text.lower() not in ("true", "false"):
-                return notes.impossible(
-                    f"`{text}` is neither true nor false, and the column holds nothing else", leaf.span
-                )
-            return Match(column, Bool(text.lower() == "true"), leaf.span)
-        case Regex() | SameAs() if column.kind == "xml":
-            return Match(_decoded(column), test, leaf.span)
-        case Text(parts) if column.kind == "xml" and any(p is ONE or isinstance(p, OneOf) for p in parts):
-            return Match(_decoded(column), test, leaf.span)
-        case Text() if column.kind == "xml":
-            return Match(column, _escaped(test, column), leaf.span)
-        case _:
-            return leaf
-
-
-def _decoded(column: Column) -> Column:
-    """An XML element with its entities resolved, for tests that look at single characters."""
-    text = column.text
-    for entity, char in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
-        text = f"replace_string({text}, {quoted(entity)}, {quoted(char)})"
-    return replace(column, text=text)
-
-
-def _escaped(test: Test[Any], column: Column) -> Test[Any]:
-    """The text as XML writes it, for an element that is compared as it stands in the text."""
-    if column.kind != "xml" or not isinstance(test, Text):
-        return test
-    entities = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"))
-
-    def escape(text: str) -> str:
-        for char, entity in entities:
-            text = text.replace(char, entity)
-        return text
-
-    return Text(join_parts([escape(p) if isinstance(p, str) else p for p in test.parts]), test.cased)
-
-
-def _number(text: str) -> int | float | None:
-    """The number whose canonical text this is, else None (leading zeros and 4624.0 are other texts)."""
-    try:
-        value = int(text) if text.lstrip("-").isdigit() else float(text)
-        return value if math.isfinite(value) and decimal_text(value) == text else None
-    except (ValueError, OverflowError):
-        return None
-
-
-def describe(field: FieldMap) -> str:
-    """A field's mapping in words, for people and for the `source` of the JSON output."""
-    if field.cases:
-        return " | ".join(describe(case) for _, case in field.cases)
-    if field.values is not None:
-        names = dict.fromkeys(c.subject.text for e in field.values.values() for c in leaves(e))
-        return f"predicate on {', '.join(names)}" if names else "stated by the table"
-    if field.constant is not None:
-        return f"always `{field.constant}`"
-    text = " or ".join(column.text for column in field.columns)
-    return f"{text} ({field.transform})" if field.transform else text

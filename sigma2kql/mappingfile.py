@@ -39,7 +39,8 @@ from sigma2kql.model import (
 )
 from sigma2kql.simplify import leaves, replace as replace_leaves, simplify
 from sigma2kql.transforms import ALWAYS, TRANSFORMS
-from sigma2kql.yamltree import YamlList, YamlMap, YamlNode as Node, YamlScalar, compose, plain
+from sigma2kql.yamltext import compose
+from sigma2kql.yamltree import YamlList, YamlMap, YamlNode as Node, YamlScalar, plain
 
 TYPES: tuple[str, ...] = get_args(KqlType)
 _HOWS = ("column", "any", "property", "json", "xml", "pair", "expression", "values", "constant", "cases")

@@ -30,7 +30,8 @@ from sigma2kql.model import (
     Table,
 )
 from sigma2kql.simplify import leaves
-from sigma2kql.yamltree import compose, plain
+from sigma2kql.yamltext import compose
+from sigma2kql.yamltree import plain
 
 # --------------------------------------------------------------------------------------------------------------------
 # Targets
@@ -52,6 +53,19 @@ class Standing(NamedTuple):
     texts: tuple[Column, ...]  # the text columns that a text is asked of as it is; empty where more is to be done
     words: str
     caveats: tuple[tuple[str, bool], ...]  # the sentence, and whether the transform says which tests it is about
+
+
+def describe(field: FieldMap) -> str:
+    """A field's mapping in words, for people and for the `source` of the JSON output."""
+    if field.cases:
+        return " | ".join(describe(case) for _, case in field.cases)
+    if field.values is not None:
+        names = dict.fromkeys(c.subject.text for e in field.values.values() for c in leaves(e))
+        return f"predicate on {', '.join(names)}" if names else "stated by the table"
+    if field.constant is not None:
+        return f"always `{field.constant}`"
+    text = " or ".join(column.text for column in field.columns)
+    return f"{text} ({field.transform})" if field.transform else text
 
 
 class Rows:

@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from sigma2kql.condition import Fault, _parser, _well_formed, matching, parse, read_condition
 from sigma2kql.errors import Source
 from sigma2kql.model import And, Field, Match, Not, Null, Or
-from sigma2kql.yamltree import compose
+from sigma2kql.yamltext import compose
 
 NAMES = ["sel_a", "sel_b", "filter_main_x", "not_x", "_hidden", "or-1", "a.b"]
 TREES = {name: Match(Field(name), Null()) for name in NAMES}

@@ -19,7 +19,8 @@ from sigma2kql.errors import Sigma2KqlError, Source
 from sigma2kql.jsontree import compose_json
 from sigma2kql.loader import decode, load
 from sigma2kql.model import Broken, NativeQuery
-from sigma2kql.yamltree import MAX_SIZE, plain
+from sigma2kql.yamltext import MAX_SIZE
+from sigma2kql.yamltree import plain
 
 GUID = "0e95725d-7320-415d-80f7-0000000001{:02}"
 QUERY = "DeviceNetworkEvents\n| where RemoteUrl has @'\\tool'\n"

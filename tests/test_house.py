@@ -29,7 +29,7 @@ ROOMS: list[set[str]] = [
     {"__init__", "catalogue", "folders"},
     {"errors"},
     {"model", "literals", "yamltree", "report", "child"},
-    {"jsontree", "exported", "strings"},
+    {"jsontree", "yamltext", "exported", "strings"},
     {"regex", "modifiers", "condition", "metadata", "simplify", "transforms", "events", "config", "wording"},
     {"detection", "correlation", "evaluate", "operators"},
     {"mappingfile", "facts"},
@@ -46,7 +46,7 @@ STAGES = {"loader", "mapping", "kql", "evaluate", "artifacts", "engines"}
 HEAVY = {"lark", "jinja2", "duckdb", "duckdb_kql", "evtx", "azure", "multiprocessing", "py_mini_racer"}
 # Libraries belong to the stage that needs them.
 OWNERS = {
-    "yaml": {"yamltree", "artifacts", "events"},
+    "yaml": {"yamltext", "artifacts", "events"},
     "lark": {"condition"},
     "jinja2": {"artifacts"},
     "click": {"cli"},

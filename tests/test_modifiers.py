@@ -30,7 +30,7 @@ from sigma2kql.model import (
     Text,
 )
 from sigma2kql.strings import normalise, placeholders, substitute, unescape
-from sigma2kql.yamltree import compose
+from sigma2kql.yamltext import compose
 
 F = Field("f")
 DASH = OneOf("-/–—―")

@@ -7,7 +7,8 @@ import yaml
 from hypothesis import given, strategies as st
 
 from sigma2kql.errors import Source
-from sigma2kql.yamltree import YamlList, YamlMap, YamlScalar, compose, locate, plain, trap
+from sigma2kql.yamltext import compose
+from sigma2kql.yamltree import YamlList, YamlMap, YamlScalar, locate, plain, trap
 
 
 def roots(text: str):

@@ -15,7 +15,8 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 from sigma2kql.proof.regex_texts import shortest
-from sigma2kql.regex.syntax import Group, RegexProblem, Sequence, parse as parse_regex
+from sigma2kql.regex.nodes import Group, Sequence
+from sigma2kql.regex.syntax import RegexProblem, parse as parse_regex
 
 
 class UnknownExpression(ValueError):  # noqa: N818 - the word that a caller puts into its sentence

@@ -11,20 +11,8 @@ from random import Random
 from typing import assert_never
 
 from sigma2kql.regex import accepts, search, translate
-from sigma2kql.regex.syntax import (
-    Char,
-    Choice,
-    Dot,
-    Edge,
-    Group,
-    Node,
-    RegexProblem,
-    Repeat,
-    Sequence,
-    Set,
-    Switch,
-    parse,
-)
+from sigma2kql.regex.nodes import Char, Choice, Dot, Edge, Group, Node, Repeat, Sequence, Set, Switch
+from sigma2kql.regex.syntax import RegexProblem, parse
 
 ANYTHING = "aZ09 _-/:.=\\\t'\"$(){}x"
 

@@ -15,21 +15,8 @@ from itertools import product
 from typing import assert_never
 
 from sigma2kql.model import ANY, OneOf, Part, Text
-from sigma2kql.regex.syntax import (
-    SCRIPTS,
-    Char,
-    Choice,
-    Dot,
-    Edge,
-    Group,
-    Node,
-    RegexProblem,
-    Repeat,
-    Sequence,
-    Set,
-    Switch,
-    parse,
-)
+from sigma2kql.regex.nodes import Char, Choice, Dot, Edge, Group, Node, Repeat, Sequence, Set, Switch
+from sigma2kql.regex.syntax import SCRIPTS, RegexProblem, parse
 from sigma2kql.regex.wildcards import wildcard_regex
 from sigma2kql.regex.writing import write
 

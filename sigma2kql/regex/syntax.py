@@ -8,14 +8,26 @@ its place. Recursive descent; nesting is bounded, so a hostile pattern cannot ex
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NoReturn, TypeAlias
+from typing import NoReturn
+
+from sigma2kql.regex.nodes import (
+    Char,
+    Choice,
+    Dot,
+    Edge,
+    Group,
+    Node,
+    Repeat,
+    Sequence,
+    Set,
+    Switch,
+    counted_size,
+    largest_count,
+)
 
 MAX_DEPTH = 60
-MAX_SIZE = (
-    2000  # of counted parts, see _counted_size; `\\w{209}` fills the 10 MiB that the Rust crate allows by default
-)
+MAX_SIZE = 2000  # of counted parts, see counted_size; `\\w{209}` fills the 10 MiB that the Rust crate allows by default
 MAX_COUNT = 1000  # RE2's bound; Kusto's own is not documented, larger counts exceed the size limit of the Rust crate
 
 
@@ -34,82 +46,11 @@ class RegexProblem(Exception):  # noqa: N818 - the loader's word for it; a Diagn
         self.hint = hint
 
 
-@dataclass(frozen=True, slots=True)
-class Char:
-    """One character; with `fold` in any case."""
-
-    value: str
-    fold: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Dot:
-    """Any character, a line feed only with `newline`."""
-
-    newline: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Set:
-    """One character of (or, negated, not of) the items: a range `(first, last)` or a named class as Kusto writes it."""
-
-    items: tuple[tuple[str, str] | str, ...]
-    negated: bool = False
-    fold: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """A place between characters, and how it is written (`^` and `\\A` differ under flag m)."""
-
-    kind: Literal["start", "end", "line start", "line end", "word", "not word"]
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sequence:
-    items: tuple[Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    items: tuple[Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Repeat:
-    """`item`, `low` to `high` times (None: no bound). `lazy` changes nothing that is tested, only the text."""
-
-    item: Node
-    low: int
-    high: int | None
-    lazy: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Parentheses; `on` and `off` are flags (of "ims") switched inside, already applied to the leaves."""
-
-    item: Node
-    on: str = ""
-    off: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Switch:
-    """`(?i)`: flags switched up to the end of the group, already applied to the leaves."""
-
-    on: str = ""
-    off: str = ""
-
-
 @lru_cache(maxsize=1024)
 def _char(value: str, fold: bool) -> Char:
     """Long patterns hold few different characters, and equal ones may be one object."""
     return Char(value, fold)
 
-
-Node: TypeAlias = Char | Dot | Set | Edge | Sequence | Choice | Repeat | Group | Switch
 
 _QUANTIFIER = re.compile(r"\{(?:([0-9]{1,9})(,([0-9]{1,9})?)?|,([0-9]{1,9}))\}")
 _PLAIN = re.compile(r"[\w\-/:;,=@%&~'\"<>!`]{2,}")  # no operator, nothing that flag x leaves out
@@ -191,7 +132,7 @@ class _Parser:
             self.refuse(
                 "closing parenthesis without an opening one", self.at, hint="write `\\)` for the character itself"
             )
-        product, place = _largest_count(node), len(self.text)
+        product, place = largest_count(node), len(self.text)
         if product > MAX_COUNT:
             self.refuse(
                 f"repetition of {product} (nested counts multiply)",
@@ -200,7 +141,7 @@ class _Parser:
                 f"Kusto bounds counts: use {MAX_COUNT} or less",
                 _TOO_LARGE,
             )
-        if _counted_size(node) > MAX_SIZE:
+        if counted_size(node) > MAX_SIZE:
             self.refuse(
                 "counted repetitions that unfold to too much",
                 0,
@@ -553,32 +494,3 @@ class _Parser:
         if named is not None:
             return str(named.items[0])
         return self.escaped_char()
-
-
-def _largest_count(node: Node) -> int:
-    """The largest product of nested counts: how often the engine has to unfold the innermost part."""
-    match node:
-        case Repeat(item, low, high, _):
-            return max(low, high or 0, 1) * _largest_count(item)
-        case Sequence(items) | Choice(items):
-            return max([_largest_count(i) for i in items if type(i) is not Char], default=1)
-        case Group(item, _, _):
-            return _largest_count(item)
-        case _:
-            return 1
-
-
-def _counted_size(node: Node, times: int = 1) -> int:
-    """How much the counted parts unfold to. A Unicode class takes ten times the room of a range (measured)."""
-    match node:
-        case Repeat(item, low, high, _):
-            return _counted_size(item, times * max(low, high or 0, 1))
-        case Sequence(items) | Choice(items):
-            chars = sum([type(i) is Char for i in items]) if times > 1 else 0
-            return chars * times + sum([_counted_size(i, times) for i in items if type(i) is not Char])
-        case Group(item, _, _):
-            return _counted_size(item, times)
-        case Set(items, _, _) if any(isinstance(i, str) and i[1] in "wWpP" for i in items):
-            return 10 * times if times > 1 else 0
-        case _:
-            return times if times > 1 else 0

@@ -12,10 +12,7 @@ from functools import lru_cache
 
 from sigma2kql.literals import lowered
 from sigma2kql.model import ANY, OneOf, Part, Placeholder, Wildcard
-from sigma2kql.regex.syntax import (
-    Edge,
-    Set,
-)
+from sigma2kql.regex.nodes import Edge, Set
 from sigma2kql.regex.writing import META, escape, write_set
 
 _ESCAPES = str.maketrans({char: "\\" + char for char in META})

@@ -9,18 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import assert_never
 
-from sigma2kql.regex.syntax import (
-    Char,
-    Choice,
-    Dot,
-    Edge,
-    Group,
-    Node,
-    Repeat,
-    Sequence,
-    Set,
-    Switch,
-)
+from sigma2kql.regex.nodes import Char, Choice, Dot, Edge, Group, Node, Repeat, Sequence, Set, Switch
 
 META = frozenset("\\.+*?()|[]{}^$")
 _SET_META = frozenset("\\[]-")
