@@ -54,10 +54,10 @@ from sigma2kql.transforms import (
     text_holds,
 )
 from sigma2kql.transforms.typed import (
-    escaped as _escaped,
-    is_plain_text as _is_plain_text,
-    is_typed as _is_typed,
-    typed as _typed,
+    escaped,
+    is_plain_text,
+    is_typed,
+    typed,
 )
 
 
@@ -201,7 +201,7 @@ def _standing(rows: Rows, name: str) -> Standing | str:
         for one in (found, *(case for _, case in found.cases))
         if one.caveat
     ]
-    return Standing(found, found.columns if _is_plain_text(found) else (), describe(found), tuple(caveats))
+    return Standing(found, found.columns if is_plain_text(found) else (), describe(found), tuple(caveats))
 
 
 class _Uses:
@@ -399,9 +399,9 @@ class _Mapper:
         request = Request(leaf, test, field.columns, field.options, self.notes, negated, field.closed)
         if field.transform is not None:
             rewritten = TRANSFORMS[field.transform].rewrite(request)
-            if all(map(_is_typed, leaves(rewritten))):
+            if all(map(is_typed, leaves(rewritten))):
                 return rewritten  # nearly always
-            return replace_leaves(rewritten, lambda one: _typed(one, self.notes))
+            return replace_leaves(rewritten, lambda one: typed(one, self.notes))
         if field.known and (problem := self._unknown(leaf, field)) is not None:
             return problem
         return self._plain(request)
@@ -429,7 +429,7 @@ class _Mapper:
         texts.
         """
         test, span = request.test, request.match.span
-        found = tuple([_typed(Match(column, test, span), self.notes) for column in request.columns])
+        found = tuple([typed(Match(column, test, span), self.notes) for column in request.columns])
         if len(found) == 1:
             return found[0]
         empties = isinstance(test, Null) or test == _EMPTY
@@ -500,7 +500,7 @@ class _Mapper:
         elif isinstance(test, Number):
             test = Text((ANY, decimal_text(test.value), ANY))
         columns = self._keyword_columns()
-        return any_of([Match(column, _escaped(test, column), leaf.span) for column in columns])
+        return any_of([Match(column, escaped(test, column), leaf.span) for column in columns])
 
 
 def _selects_nothing(problem: Diagnostic) -> Diagnostic:
