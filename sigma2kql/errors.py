@@ -7,7 +7,7 @@ a span in it; line and column are computed only when a diagnostic is printed.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar, dataclass_transform
 
 from sigma2kql.catalogue import CATALOGUE
@@ -42,13 +42,21 @@ class Source:
 T = TypeVar("T")
 
 
+def _shown(self: Any) -> str:
+    """What a dataclass shows; one function for all of them, as each would otherwise be compiled at every start."""
+    shown = [f"{one.name}={getattr(self, one.name)!r}" for one in fields(self) if one.repr]
+    return f"{type(self).__qualname__}({', '.join(shown)})"
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def frozen(cls: type[T]) -> type[T]:
     """A slotted dataclass that the type checker holds frozen: values are made by the hundred thousand.
 
     Freezing at run time as well would more than triple the cost of making one, and nearly double that of its class.
     """
-    return dataclass(slots=True, unsafe_hash=True)(cls)
+    made = dataclass(slots=True, unsafe_hash=True, repr=False)(cls)
+    made.__repr__ = _shown  # type: ignore[method-assign]
+    return made
 
 
 @frozen
