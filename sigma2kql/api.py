@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sigma2kql import kql as emission
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, Span, diagnostic
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, frozen
 from sigma2kql.loader import decode, load
 from sigma2kql.mapping import Mapped, map_everywhere, map_rule
 from sigma2kql.model import (
@@ -48,7 +48,7 @@ _LINKED = re.compile(rb"\n(?:filter|correlation)\s*:")
 _AT_ONCE = 32
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Options:
     """How to compile. `tables`: the tables that the workspace has (empty: any); `builtin`: ASIM functions by built-in
     name.
@@ -69,7 +69,7 @@ class Options:
     prefilter: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Input:
     """One file as read: the path as the user named it, the folder it was found under and its bytes (or why there are
     none).

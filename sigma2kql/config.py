@@ -6,11 +6,11 @@ with its position, never ignored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean, frozen
 from sigma2kql.yamltext import compose
 from sigma2kql.yamltree import YamlList, YamlMap, YamlNode, YamlScalar, plain
 
@@ -31,7 +31,7 @@ KEYS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Config:
     """What the file says; None or empty where it says nothing. `deploy` holds settings of artifacts (see README)."""
 

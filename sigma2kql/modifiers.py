@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
-from sigma2kql.errors import Span, did_you_mean
+from sigma2kql.errors import Span, did_you_mean, frozen
 from sigma2kql.model import (
     ANY,
     Bool,
@@ -39,7 +39,7 @@ from sigma2kql.strings import CLOSE, OPEN, anywhere, hold, normalise, unescape
 from sigma2kql.yamltree import Fault, YamlScalar
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Encoded:
     """Bytes of a re-encoded text (wide, utf16...), to be written as base64 by a later modifier."""
 

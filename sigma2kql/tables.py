@@ -10,12 +10,12 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, diagnostic, did_you_mean
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, diagnostic, did_you_mean, frozen
 from sigma2kql.facts import conjuncts, known_texts
 from sigma2kql.folders import mappings_folder
 from sigma2kql.mappingfile import read_table
@@ -37,7 +37,7 @@ from sigma2kql.yamltree import plain
 # Targets
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """A table of a target that is read only when a rule needs it, and the log sources it says it serves."""
 
@@ -81,7 +81,7 @@ class Rows:
         self.fields: dict[str, Standing] = {}  # those that rules have asked for
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Target:
     """A name and its tables in order of preference. `time` overrides every table's timestamp column."""
 
