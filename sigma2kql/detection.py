@@ -21,13 +21,17 @@ def read_detection(source: Source, node: YamlNode, problems: list[Diagnostic]) -
 
 
 class DetectionReader:
-    """Reads search identifiers; `problems` receives what is wrong with them."""
+    """Reads search identifiers; `problems` receives what is wrong with them.
 
-    __slots__ = ("problems", "source")
+    `expands`: whether a value was read with the modifier `expand`, which alone makes placeholders.
+    """
+
+    __slots__ = ("expands", "problems", "source")
 
     def __init__(self, source: Source, problems: list[Diagnostic]) -> None:
         self.source = source
         self.problems = problems
+        self.expands = False
 
     def report(self, code: str, message: str, at: Span, hint: str = "") -> None:
         self.problems.append(diagnostic(code, message, at, hint))
@@ -118,7 +122,7 @@ class DetectionReader:
         if failed:
             return None
         if field.name is None or "expand" in chain.names:
-            self.warn_tests(field, chain, exprs)
+            self.look_again(field, chain, exprs)
         expr = exprs[0] if len(exprs) == 1 else And(tuple(exprs)) if chain.all else Or(tuple(exprs))
         return Not(expr) if chain.neq else expr
 
@@ -149,14 +153,17 @@ class DetectionReader:
             hint = r"write `\\*` for a backslash and a wildcard"
             self.report("W211", r"`\*` is the character `*` itself, not a backslash and a wildcard", at, hint)
 
-    def warn_tests(self, field: Field, chain: Chain, exprs: list[Expr[Field]]) -> None:
+    def look_again(self, field: Field, chain: Chain, exprs: list[Expr[Field]]) -> None:
+        """Keywords and what `expand` was applied to: warn of tests that cannot be meant."""
+        expands = "expand" in chain.names
+        self.expands |= expands
         for expr in exprs:
             if not (isinstance(expr, Match) and isinstance(expr.test, Text) and expr.span is not None):
                 continue
             parts = expr.test.parts
             if field.name is None and parts == (ANY,):
                 self.report("W213", "this keyword is found in every event", expr.span)
-            if "expand" in chain.names and not any(isinstance(part, Placeholder) for part in parts):
+            if expands and not any(isinstance(part, Placeholder) for part in parts):
                 self.report("W212", "`expand` finds no %placeholder% in this value", expr.span)
 
 
