@@ -251,24 +251,28 @@ class _Builder:
         start = node.start_mark.index + self.offset
         if depth > MAX_DEPTH:
             self.problems.append(_deep(self.source, start))
-            return _nothing(start)
+            return self.nothing(start)
         self.count += _weight(node)
         if id(node) in self.open or self.count > MAX_EXPANDED:
             cyclic = id(node) in self.open
             if cyclic or not any(p.code == "E106" for p in self.problems):
                 why = "an alias contains itself" if cyclic else f"aliases expand to more than {MAX_EXPANDED:,} nodes"
                 self.problems.append(diagnostic("E106", why, Span(self.source, start, start + 1)))
-            return _nothing(start)
+            return self.nothing(start)
         self.open.add(id(node))
         try:
             return self.sequence(node, depth) if isinstance(node, SequenceNode) else self.mapping(node, depth)
         finally:
             self.open.discard(id(node))
 
+    def nothing(self, start: int) -> YamlScalar:
+        return YamlScalar(self.source, None, "", start, start)
+
     def scalar(self, node: ScalarNode) -> YamlScalar:
         if node.tag:
             return self.tagged(node)
         made = _new(YamlScalar)  # calling the class would cost more than all else here
+        made.source = self.source
         made.value = made.text = text = node.value
         made.start = node.start_mark.index
         made.end = node.end_mark.index
@@ -284,7 +288,7 @@ class _Builder:
                     made.end -= 1
             return made
         made.plain = True
-        if text[:1] in _HINTS and (len(text) < 6 or not text[0].isalpha()):  # words have at most five letters
+        if (len(text) < 6 or text[0] <= "9") and text[:1] in _HINTS:  # words are short, numbers and dates start low
             made.value = _implicit(text)[1]
         return made
 
@@ -292,16 +296,16 @@ class _Builder:
         start, end = node.start_mark.index + self.offset, node.end_mark.index + self.offset
         text = node.value
         if node.tag in (_PREFIX + "str", "!"):
-            return YamlScalar(text, text, start, end)
+            return YamlScalar(self.source, text, text, start, end)
         tag, value = _implicit(text)
         if tag == node.tag:
-            return YamlScalar(value, text, start, end)
+            return YamlScalar(self.source, value, text, start, end)
         if node.tag in _CONSTRUCT:
             message = f"`{text}` is not of the type that its tag names"
         else:
             message = f"the tag `{node.tag}` is not supported"
         self.problems.append(diagnostic("E109", message, Span(self.source, start, end)))
-        return YamlScalar(text, text, start, end)
+        return YamlScalar(self.source, text, text, start, end)
 
     def sequence(self, node: SequenceNode, depth: int) -> YamlList:
         if node.tag:
@@ -385,7 +389,3 @@ def _weight(node: SequenceNode | MappingNode) -> int:
     """What a collection adds to the size of its document: its entries, and one for every 256 characters of text."""
     parts = node.value if isinstance(node, SequenceNode) else [value for _, value in node.value]
     return 1 + len(parts) + sum(len(part.value) >> 8 for part in parts if isinstance(part, ScalarNode))
-
-
-def _nothing(start: int) -> YamlScalar:
-    return YamlScalar(None, "", start, start)
