@@ -134,7 +134,8 @@ def _too_deep(source: Source) -> Diagnostic | None:
     if len(text) <= MAX_UNCHECKED:
         return None
     # A level needs a bracket, or stands further to the right than the one around it (a list in a map: as far).
-    if text.count("[") + text.count("{") + 2 * max(map(len, text.split("\n"))) <= MAX_UNCHECKED:
+    few = MAX_UNCHECKED // 4
+    if not _has_line(text, few) and not any(one in text and text.count(one) > few for one in "[{"):
         return None
     depth = 0
     opens = (yaml.SequenceStartEvent, yaml.MappingStartEvent)
@@ -153,6 +154,16 @@ def _too_deep(source: Source) -> Diagnostic | None:
     finally:
         parser.dispose()
     return None
+
+
+def _has_line(text: str, length: int) -> bool:
+    """Whether there is a line of so many characters, without a look at each line."""
+    at = 0
+    while len(text) - at >= length:
+        at = text.rfind("\n", at, at + length) + 1  # where the last line begins that begins in reach
+        if not at:
+            return True
+    return False
 
 
 def _deep(source: Source, offset: int) -> Diagnostic:
@@ -337,13 +348,10 @@ class _Builder:
             if text == "<<" and known is key and not key.style:
                 merged.append((value, key))
                 continue
-            values[text] = scalar(value) if type(value) is ScalarNode else collection(value, depth)
+            last = values[text] = scalar(value) if type(value) is ScalarNode else collection(value, depth)
             keys[text] = known
         start = node.start_mark.index + self.offset
-        if values and not node.flow_style:
-            end = max(start, next(reversed(values.values())).end)
-        else:
-            end = node.end_mark.index + self.offset
+        end = max(start, last.end) if values and not node.flow_style else node.end_mark.index + self.offset
         if merged:
             below = self.merged(merged, depth)
             values = {**below.values, **values}
