@@ -298,16 +298,16 @@ class Compiler:
         """The rule's tree with placeholders replaced and filters added. Raises Sigma2KqlError for a placeholder
         without values.
         """
-        where = self._filled(rule.where)
+        where = self._filled(rule)
         for one in self._filters(rule):
-            where = And((where, self._filled(one.where)))
+            where = And((where, self._filled(one)))
         return where
 
-    def _filled(self, where: Expr[Field]) -> Expr[Field]:
-        wanted = placeholders(where)
-        if not wanted:
+    def _filled(self, document: Rule | Filter) -> Expr[Field]:
+        where = document.where
+        if not document.expands:
             return where
-        missing = [(name, span) for name, span in wanted if name not in self.options.placeholders]
+        missing = [(name, span) for name, span in placeholders(where) if name not in self.options.placeholders]
         if missing:
             raise Sigma2KqlError(
                 diagnostic(

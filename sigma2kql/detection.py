@@ -12,7 +12,7 @@ import re
 from sigma2kql.errors import Diagnostic, Source, Span, diagnostic
 from sigma2kql.model import ANY, And, Expr, Field, Match, Not, Or, Placeholder, Regex, Text
 from sigma2kql.modifiers import KEYWORD, NO_MODIFIERS, Chain, Refused, read_chain, read_shape, read_test
-from sigma2kql.yamltree import YamlList, YamlMap, YamlNode, YamlScalar, locate, trap
+from sigma2kql.yamltree import YamlList, YamlMap, YamlNode, YamlScalar, locate, span, trap
 
 
 def read_detection(source: Source, node: YamlNode, problems: list[Diagnostic]) -> Expr[Field] | None:
@@ -21,13 +21,17 @@ def read_detection(source: Source, node: YamlNode, problems: list[Diagnostic]) -
 
 
 class DetectionReader:
-    """Reads search identifiers; `problems` receives what is wrong with them."""
+    """Reads search identifiers; `problems` receives what is wrong with them.
 
-    __slots__ = ("problems", "source")
+    `expands`: whether a value was read with the modifier `expand`, which alone makes placeholders.
+    """
+
+    __slots__ = ("expands", "problems", "source")
 
     def __init__(self, source: Source, problems: list[Diagnostic]) -> None:
         self.source = source
         self.problems = problems
+        self.expands = False
 
     def report(self, code: str, message: str, at: Span, hint: str = "") -> None:
         self.problems.append(diagnostic(code, message, at, hint))
@@ -85,32 +89,30 @@ class DetectionReader:
 
     def item(self, field: Field, chain: Chain, values: list[YamlNode]) -> Expr[Field] | None:
         exprs: list[Expr[Field]] = []
-        source = self.source
         shaped = chain.wrap is not None
         before, behind = chain.wrap or (False, False)
         failed = bool(chain.faults)
         for value in values:
-            at = Span(source, value.start, value.end)
             if shaped and type(value) is YamlScalar and type(text := value.value) is str:  # nearly every value
                 if "\\*" in text:
-                    self.warn_literal(chain, value, at)
-                exprs.append(Match(field, read_shape(text, before, behind), at))
+                    self.warn_literal(chain, value)
+                exprs.append(Match(field, read_shape(text, before, behind), value))
                 continue
             if not isinstance(value, YamlScalar):
                 what = "a map" if isinstance(value, YamlMap) else "a list"
-                self.report("E221", f"{what} cannot be one of several values", at)
+                self.report("E221", f"{what} cannot be one of several values", span(self.source, value))
                 failed = True
                 continue
             if type(value.value) is not str:
-                self.warn_trap(value, at)
+                self.warn_trap(value)
             elif "\\*" in value.text:
-                self.warn_literal(chain, value, at)
+                self.warn_literal(chain, value)
             if chain.faults:
                 continue
             try:
-                exprs.append(read_test(chain, value, field, at))
+                exprs.append(read_test(chain, value, field))
             except Refused as refused:
-                self.report(refused.code, refused.message, at, refused.hint)
+                self.report(refused.code, refused.message, value, refused.hint)
                 failed = True
             else:
                 if "re" in chain.names and not self.check_pattern(exprs[-1], value):
@@ -118,7 +120,7 @@ class DetectionReader:
         if failed:
             return None
         if field.name is None or "expand" in chain.names:
-            self.warn_tests(field, chain, exprs)
+            self.look_again(field, chain, exprs)
         expr = exprs[0] if len(exprs) == 1 else And(tuple(exprs)) if chain.all else Or(tuple(exprs))
         return Not(expr) if chain.neq else expr
 
@@ -137,26 +139,29 @@ class DetectionReader:
             return False
         return True
 
-    def warn_trap(self, value: YamlScalar, at: Span) -> None:
+    def warn_trap(self, value: YamlScalar) -> None:
         reading = trap(value)
         if reading and not reading.endswith("date"):  # a date is an error of its own
             hint = f"write '{value.text}' in quotes for the text, or the value itself"
-            self.report("W101", f"`{value.text}` without quotes is {reading} in YAML 1.1", at, hint)
+            self.report("W101", f"`{value.text}` without quotes is {reading} in YAML 1.1", value, hint)
 
-    def warn_literal(self, chain: Chain, value: YamlScalar, at: Span) -> None:
+    def warn_literal(self, chain: Chain, value: YamlScalar) -> None:
         r"""`\temp\*\x`: the star behind one backslash is a literal one, which no path can hold."""
         if "re" not in chain.names and _STAR_IN_PATH.search(value.text):
             hint = r"write `\\*` for a backslash and a wildcard"
-            self.report("W211", r"`\*` is the character `*` itself, not a backslash and a wildcard", at, hint)
+            self.report("W211", r"`\*` is the character `*` itself, not a backslash and a wildcard", value, hint)
 
-    def warn_tests(self, field: Field, chain: Chain, exprs: list[Expr[Field]]) -> None:
+    def look_again(self, field: Field, chain: Chain, exprs: list[Expr[Field]]) -> None:
+        """Keywords and what `expand` was applied to: warn of tests that cannot be meant."""
+        expands = "expand" in chain.names
+        self.expands |= expands
         for expr in exprs:
             if not (isinstance(expr, Match) and isinstance(expr.test, Text) and expr.span is not None):
                 continue
             parts = expr.test.parts
             if field.name is None and parts == (ANY,):
                 self.report("W213", "this keyword is found in every event", expr.span)
-            if "expand" in chain.names and not any(isinstance(part, Placeholder) for part in parts):
+            if expands and not any(isinstance(part, Placeholder) for part in parts):
                 self.report("W212", "`expand` finds no %placeholder% in this value", expr.span)
 
 

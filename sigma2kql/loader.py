@@ -134,7 +134,7 @@ def _read(source: Source, index: int, document: YamlDocument, templates: _Templa
     if merged is None:
         broken = any(problem.severity == "error" for problem in problems)
         return Broken(origin, Metadata(), tuple(problems)) if broken else None
-    return _Reader(source, origin, merged, problems).read()
+    return _Reader(source, origin, merged, problems, DetectionReader(source, problems)).read()
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -220,6 +220,7 @@ class _Reader:
     origin: Origin
     root: YamlMap
     problems: list[Diagnostic]
+    identifiers: DetectionReader
 
     def read(self) -> Document:
         values = self.root.values
@@ -278,7 +279,7 @@ class _Reader:
         where = None if section is None else self.where("detection", section)
         if logsource is None or where is None or self.failed():
             return self.broken("detection", meta)
-        return Rule(self.origin, meta, logsource, where, tuple(self.problems))
+        return Rule(self.origin, meta, logsource, where, tuple(self.problems), self.identifiers.expands)
 
     def filter(self) -> Document:
         meta = self.metadata()
@@ -291,7 +292,7 @@ class _Reader:
             rules = self.filtered_rules(section)
         if logsource is None or where is None or self.failed():
             return self.broken("filter", meta)
-        return Filter(self.origin, meta, logsource, rules, where, tuple(self.problems))
+        return Filter(self.origin, meta, logsource, rules, where, tuple(self.problems), self.identifiers.expands)
 
     def filtered_rules(self, section: YamlMap) -> tuple[Reference, ...]:
         """The rules that a filter names; empty for any."""
@@ -311,7 +312,7 @@ class _Reader:
         """The tree of the section under `key`: every search identifier is read, used or not, then the conditions."""
         names: dict[str, Expr[Field] | None] = {}
         reserved = _RESERVED[key]
-        reader = DetectionReader(self.source, self.problems)
+        reader = self.identifiers
         for name, node in section.values.items():
             if name not in reserved:
                 names[name] = reader.read(node)

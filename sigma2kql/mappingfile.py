@@ -172,9 +172,8 @@ class _Reader:
 
         def on_column(leaf: Match[Field]) -> Expr[Column]:
             name = leaf.subject.name
-            node_at = YamlScalar(
-                name or "", name or "", leaf.span.start if leaf.span else 0, leaf.span.end if leaf.span else 1
-            )
+            start, end = (leaf.span.start, leaf.span.end) if leaf.span else (0, 1)
+            node_at = YamlScalar(self.source, name or "", name or "", start, end)
             if name is None:
                 self.problem("E455", "a predicate in a mapping names columns; keywords are not possible", node_at)
                 return ALWAYS
@@ -416,7 +415,7 @@ def _without_nocase(node: Node) -> tuple[Node, frozenset[str]]:
                 if "nocase" in modifiers:
                     names.add(column)
                     name = "|".join([column, *(m for m in modifiers if m != "nocase")])  # noqa: PLW2901
-                    key = YamlScalar(name, name, key.start, key.end)
+                    key = YamlScalar(key.source, name, name, key.start, key.end)
                 values[name] = value
                 keys[name] = key
             return YamlMap(values, keys, node.start, node.end), frozenset(names)

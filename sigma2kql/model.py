@@ -249,13 +249,17 @@ class Origin:
 
 @frozen
 class Rule:
-    """A detection rule. `where` is the finished tree; several conditions are one `Or`."""
+    """A detection rule. `where` is the finished tree; several conditions are one `Or`.
+
+    `expands`: whether there may be placeholders in it.
+    """
 
     origin: Origin
     meta: Metadata
     logsource: LogSource
     where: Expr[Field]
     warnings: tuple[Diagnostic, ...] = ()
+    expands: bool = True
 
 
 @frozen
@@ -306,7 +310,10 @@ class Correlation:
 
 @frozen
 class Filter:
-    """A condition that is added (AND, as written) to the rules it names; `rules` empty means any."""
+    """A condition that is added (AND, as written) to the rules it names; `rules` empty means any.
+
+    `expands`: whether there may be placeholders in it.
+    """
 
     origin: Origin
     meta: Metadata
@@ -314,6 +321,7 @@ class Filter:
     rules: tuple[Reference, ...]
     where: Expr[Field]
     warnings: tuple[Diagnostic, ...] = ()
+    expands: bool = True
 
 
 @frozen

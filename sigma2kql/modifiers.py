@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
-from sigma2kql.errors import Span, did_you_mean, frozen
+from sigma2kql.errors import did_you_mean, frozen
 from sigma2kql.model import (
     ANY,
     Bool,
@@ -432,13 +432,13 @@ def read_shape(text: str, before: bool, behind: bool) -> Text:
     return Text(parts)
 
 
-def read_test(chain: Chain, node: YamlScalar, subject: Field, at: Span) -> Expr[Field]:
+def read_test(chain: Chain, node: YamlScalar, subject: Field) -> Expr[Field]:
     """One value of an item as a test on its field, alternatives as `Or`. Raises Refused.
 
     A keyword (a field without a name) is searched anywhere in the event, so its text gets ANY on both sides.
     """
     if chain.wrap is not None and type(node.value) is str:
-        return Match(subject, read_shape(node.value, *chain.wrap), at)
+        return Match(subject, read_shape(node.value, *chain.wrap), node)
     draft: Draft = _initial(chain, node, subject)
     for step in chain.steps:
         alternatives = draft if type(draft) is tuple else None
@@ -446,15 +446,15 @@ def read_test(chain: Chain, node: YamlScalar, subject: Field, at: Span) -> Expr[
     if type(draft) is tuple:
         keyword = subject.name is None
         shapes = [replace(one, parts=anywhere(one.parts)) if keyword else one for one in draft]
-        return Or(tuple(Match(subject, one, at) for one in shapes))
+        return Or(tuple(Match(subject, one, node) for one in shapes))
     assert not isinstance(draft, (tuple, Encoded))
     if subject.name is None and isinstance(draft, Text):
         draft = Text(anywhere(draft.parts), draft.cased)
     elif isinstance(draft, DatePart):
         _check_range(draft)
     elif isinstance(draft, SameAs):
-        draft = replace(draft, other=Field(draft.other.name, at))
-    match: Match[Field] = Match(subject, draft, at)
+        draft = replace(draft, other=Field(draft.other.name, node))
+    match: Match[Field] = Match(subject, draft, node)
     return Not(match) if isinstance(draft, Exists) and node.value is False else match
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, product
+from itertools import product
 
 from sigma2kql.errors import Span, fail
 from sigma2kql.model import ANY, ONE, And, Expr, Field, Match, Not, Or, Part, Placeholder, Regex, Test, Text
@@ -107,7 +107,7 @@ def placeholders(expr: Expr[Field]) -> list[tuple[str, Span | None]]:
     function finds nothing in it.
     """
     found: list[tuple[str, Span | None]] = []
-    todo: list[Expr[Field]] = [expr] if _has_placeholder(expr) else []
+    todo: list[Expr[Field]] = [expr]
     while todo:
         one = todo.pop()
         if isinstance(one, Match):
@@ -121,24 +121,6 @@ def placeholders(expr: Expr[Field]) -> list[tuple[str, Span | None]]:
         else:
             todo += one.items[::-1]
     return found
-
-
-def _has_placeholder(expr: Expr[Field]) -> bool:
-    """Whether there is any: hardly ever, and it is asked of every rule."""
-    shapes: list[tuple[Part, ...]] = []
-    nodes: list[Expr[Field]] = [expr]
-    for node in nodes:  # grows on the way
-        if isinstance(node, Match):
-            test = node.test
-            if isinstance(test, Text):
-                shapes.append(test.parts)
-            elif isinstance(test, Regex) and OPEN in test.pattern:
-                return True
-        elif isinstance(node, Not):
-            nodes.append(node.item)
-        else:
-            nodes += node.items
-    return Placeholder in map(type, chain.from_iterable(shapes))
 
 
 def substitute(expr: Expr[Field], values: Mapping[str, Sequence[str]]) -> Expr[Field]:

@@ -134,7 +134,8 @@ def _too_deep(source: Source) -> Diagnostic | None:
     if len(text) <= MAX_UNCHECKED:
         return None
     # A level needs a bracket, or stands further to the right than the one around it (a list in a map: as far).
-    if text.count("[") + text.count("{") + 2 * max(map(len, text.split("\n"))) <= MAX_UNCHECKED:
+    few = MAX_UNCHECKED // 4
+    if not _has_line(text, few) and not any(one in text and text.count(one) > few for one in "[{"):
         return None
     depth = 0
     opens = (yaml.SequenceStartEvent, yaml.MappingStartEvent)
@@ -153,6 +154,16 @@ def _too_deep(source: Source) -> Diagnostic | None:
     finally:
         parser.dispose()
     return None
+
+
+def _has_line(text: str, length: int) -> bool:
+    """Whether there is a line of so many characters, without a look at each line."""
+    at = 0
+    while len(text) - at >= length:
+        at = text.rfind("\n", at, at + length) + 1  # where the last line begins that begins in reach
+        if not at:
+            return True
+    return False
 
 
 def _deep(source: Source, offset: int) -> Diagnostic:
@@ -251,24 +262,28 @@ class _Builder:
         start = node.start_mark.index + self.offset
         if depth > MAX_DEPTH:
             self.problems.append(_deep(self.source, start))
-            return _nothing(start)
+            return self.nothing(start)
         self.count += _weight(node)
         if id(node) in self.open or self.count > MAX_EXPANDED:
             cyclic = id(node) in self.open
             if cyclic or not any(p.code == "E106" for p in self.problems):
                 why = "an alias contains itself" if cyclic else f"aliases expand to more than {MAX_EXPANDED:,} nodes"
                 self.problems.append(diagnostic("E106", why, Span(self.source, start, start + 1)))
-            return _nothing(start)
+            return self.nothing(start)
         self.open.add(id(node))
         try:
             return self.sequence(node, depth) if isinstance(node, SequenceNode) else self.mapping(node, depth)
         finally:
             self.open.discard(id(node))
 
+    def nothing(self, start: int) -> YamlScalar:
+        return YamlScalar(self.source, None, "", start, start)
+
     def scalar(self, node: ScalarNode) -> YamlScalar:
         if node.tag:
             return self.tagged(node)
         made = _new(YamlScalar)  # calling the class would cost more than all else here
+        made.source = self.source
         made.value = made.text = text = node.value
         made.start = node.start_mark.index
         made.end = node.end_mark.index
@@ -284,7 +299,7 @@ class _Builder:
                     made.end -= 1
             return made
         made.plain = True
-        if text[:1] in _HINTS and (len(text) < 6 or not text[0].isalpha()):  # words have at most five letters
+        if (len(text) < 6 or text[0] <= "9") and text[:1] in _HINTS:  # words are short, numbers and dates start low
             made.value = _implicit(text)[1]
         return made
 
@@ -292,16 +307,16 @@ class _Builder:
         start, end = node.start_mark.index + self.offset, node.end_mark.index + self.offset
         text = node.value
         if node.tag in (_PREFIX + "str", "!"):
-            return YamlScalar(text, text, start, end)
+            return YamlScalar(self.source, text, text, start, end)
         tag, value = _implicit(text)
         if tag == node.tag:
-            return YamlScalar(value, text, start, end)
+            return YamlScalar(self.source, value, text, start, end)
         if node.tag in _CONSTRUCT:
             message = f"`{text}` is not of the type that its tag names"
         else:
             message = f"the tag `{node.tag}` is not supported"
         self.problems.append(diagnostic("E109", message, Span(self.source, start, end)))
-        return YamlScalar(text, text, start, end)
+        return YamlScalar(self.source, text, text, start, end)
 
     def sequence(self, node: SequenceNode, depth: int) -> YamlList:
         if node.tag:
@@ -333,13 +348,10 @@ class _Builder:
             if text == "<<" and known is key and not key.style:
                 merged.append((value, key))
                 continue
-            values[text] = scalar(value) if type(value) is ScalarNode else collection(value, depth)
+            last = values[text] = scalar(value) if type(value) is ScalarNode else collection(value, depth)
             keys[text] = known
         start = node.start_mark.index + self.offset
-        if values and not node.flow_style:
-            end = max(start, next(reversed(values.values())).end)
-        else:
-            end = node.end_mark.index + self.offset
+        end = max(start, last.end) if values and not node.flow_style else node.end_mark.index + self.offset
         if merged:
             below = self.merged(merged, depth)
             values = {**below.values, **values}
@@ -385,7 +397,3 @@ def _weight(node: SequenceNode | MappingNode) -> int:
     """What a collection adds to the size of its document: its entries, and one for every 256 characters of text."""
     parts = node.value if isinstance(node, SequenceNode) else [value for _, value in node.value]
     return 1 + len(parts) + sum(len(part.value) >> 8 for part in parts if isinstance(part, ScalarNode))
-
-
-def _nothing(start: int) -> YamlScalar:
-    return YamlScalar(None, "", start, start)

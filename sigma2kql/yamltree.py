@@ -18,16 +18,22 @@ if TYPE_CHECKING:
 MAX_DEPTH = 64
 
 
-class YamlScalar:
-    """One value: its YAML 1.1 reading, its text after unquoting, whether it stands unquoted, and its characters."""
+class YamlScalar(Span):
+    """The characters of one value, with its YAML 1.1 reading, its text after unquoting and whether it stands unquoted.
 
-    __slots__ = ("end", "plain", "start", "text", "value")
+    It is the place of what is read from it: most values of a rule need no other.
+    """
 
-    def __init__(self, value: Any, text: str, start: int, end: int, plain: bool = False) -> None:
+    __slots__ = ("plain", "text", "value")
+
+    source: Source  # the composer sets these one by one
+    start: int
+    end: int
+
+    def __init__(self, source: Source, value: Any, text: str, start: int, end: int, plain: bool = False) -> None:
+        super().__init__(source, start, end)
         self.value = value
         self.text = text
-        self.start = start
-        self.end = end
         self.plain = plain
 
 

@@ -387,3 +387,18 @@ def test_the_corpus_loads_without_a_broken_rule(corpus: list[Path]) -> None:
     assert [d.diagnostics for d in documents if not isinstance(d, Rule)] == []
     warned = sorted((p.code, p.span.source.path.rpartition("/")[2]) for d in documents for p in d.warnings)
     assert {code for code, _ in warned} <= {"W211"}  # a literal star in a path, which is a mistake in two rules
+
+
+@pytest.mark.parametrize(
+    ("item", "expands"),
+    [
+        ("a: '%x%'", False),
+        ("a|expand: '%x%'", True),
+        ('"a|exp\\x61nd": "%x%"', True),
+        ("a|re|expand: '%x%'", True),
+        ("a|endswith|expand|neq: ['%x%', y]", True),
+        ("'|expand': '%x%'", True),
+    ],
+)
+def test_a_rule_knows_whether_it_holds_placeholders(item: str, expands: bool) -> None:
+    assert one(RULE.replace("a: 1", item)).expands is expands

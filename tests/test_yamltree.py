@@ -110,6 +110,7 @@ HOSTILE = {
     "braces": "{a: " * 50_000,
     "dashes": "- " * 50_000,
     "questions": "? " * 50_000,
+    "dashes behind short lines": "# x\n" * 1_000 + "- " * 50_000,
     "stairs": "\n".join(" " * i + "a:" for i in range(2_000)),
     "tagged brackets": "!!x [ " * 50_000,
 }
