@@ -21,17 +21,20 @@ from sigma2kql.mapping import Mapped, map_everywhere, map_rule
 from sigma2kql.model import (
     And,
     Broken,
+    Column,
     Compiled,
     Correlation,
     Document,
     Expr,
     Field,
     Filter,
+    Match,
     Metadata,
     NativeQuery,
     Origin,
     Rule,
 )
+from sigma2kql.simplify import leaves
 from sigma2kql.strings import placeholders, substitute
 from sigma2kql.tables import Target, columns_of_table, load_target, named_columns
 
@@ -250,27 +253,29 @@ class Compiler:
 
     def _rule(self, rule: Rule) -> Compiled:
         mapped = self.map(rule)
+        tests = leaves(mapped.query.where)
         if self.fed and {rule.meta.id, rule.meta.name} & self.fed:
-            return self._compiled(rule, mapped, None)
+            return self._compiled(rule, mapped, None, tests)
         if self.options.union:
             every = map_everywhere(rule, self.where(rule), self.target, self.options.builtin)
             text = emission.emit_union([one.query for one in every], self.options.prefilter)
             return replace(
-                self._compiled(rule, mapped, text),
+                self._compiled(rule, mapped, text, tests),
                 table=", ".join(one.table.name for one in every),
                 passed_over=(),
                 caveats=tuple(dict.fromkeys(caveat for one in every for caveat in one.caveats)),
             )
-        return self._compiled(rule, mapped, emission.emit(mapped.query, self.options.prefilter))
+        return self._compiled(rule, mapped, emission.emit(mapped.query, self.options.prefilter, tests), tests)
 
-    def _compiled(self, rule: Rule, mapped: Mapped, text: str | None) -> Compiled:
+    def _compiled(self, rule: Rule, mapped: Mapped, text: str | None, tests: Sequence[Match[Column]]) -> Compiled:
+        """What became of a rule; `tests` are the leaves of its query."""
         problems = [*mapped.diagnostics, *rule.warnings]
         if text is not None and len(text) > emission.LIMIT:
             message = f"the query has {len(text):,} characters; a scheduled rule of Sentinel takes {emission.LIMIT:,}"
             problems.append(
                 diagnostic("W501", message, rule.origin.span, "deploy it as a saved function, or split the rule")
             )
-        columns = named_columns(And((mapped.query.rows, mapped.query.where)))
+        columns = named_columns([*leaves(mapped.query.rows), *tests])
         return Compiled(
             rule,
             self.target.name,

@@ -27,14 +27,15 @@ _SCAN = ' or X contains ""'  # the least that is written around a text that join
 LIMIT = 10_000  # characters of a Sentinel scheduled rule's query (Microsoft Learn: "Sentinel service limits")
 
 
-def emit(query: Query, prefiltered: bool = True) -> str:
+def emit(query: Query, prefiltered: bool = True, tests: Sequence[Match[Column]] | None = None) -> str:
     """The query as KQL: table, rows of the log source, an index prefilter, the rule; one `| where` per conjunct.
 
     `prefiltered` adds, where one can be proved, a term test that the rule implies and that Kusto's term index answers.
     A query over the limit is written with its long lists of texts as regular expressions, where that makes it shorter.
+    `tests` are the leaves of the query, where they are known already.
     """
     gate = prefilter(query.where) if prefiltered else None
-    tests = leaves(query.where)
+    tests = leaves(query.where) if tests is None else tests
     text = "" if _is_long(tests) else _emit(query, gate, tests)
     if not text or len(text) > LIMIT:
         from sigma2kql.compact import compact

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -21,10 +21,10 @@ from sigma2kql.folders import mappings_folder
 from sigma2kql.mappingfile import read_table
 from sigma2kql.model import (
     Column,
-    Expr,
     FieldMap,
     KqlType,
     LogSource,
+    Match,
     SameAs,
     Serve,
     Table,
@@ -328,11 +328,11 @@ def _user_tables(folders: Sequence[Path], target: str) -> list[Table]:
     return tables
 
 
-def named_columns(where: Expr[Column]) -> Mapping[str, KqlType]:
-    """The stored columns that a tree reads (type `dynamic` or text for those reached inside)."""
+def named_columns(tests: Iterable[Match[Column]]) -> Mapping[str, KqlType]:
+    """The stored columns that tests read (type `dynamic` or text for those reached inside)."""
     found: dict[str, KqlType] = {}
     last: Column | None = None
-    for leaf in leaves(where):
+    for leaf in tests:
         if leaf.subject is last and not isinstance(leaf.test, SameAs):
             continue  # the values of a list have one subject
         last = leaf.subject
