@@ -60,3 +60,54 @@ def test_the_place_of_a_fault_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(api, "map_rule", failing(api.map_rule))
     with pytest.raises(KeyError):
         convert(RULES)
+
+
+FILTER = """filter:
+  rules: [11111111-1111-4111-8111-111111111111]
+  selection: {User: nobody}
+  condition: not selection
+title: Not nobody
+logsource: {category: process_creation, product: windows}
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(FILTER, id="plain"),
+        pytest.param("\ufeff" + FILTER, id="byte order mark"),
+        pytest.param(FILTER.replace("filter:", '"filter":').replace("rules:", "'rules' :"), id="quoted"),
+        pytest.param("".join(f"  {line}\n" for line in FILTER.splitlines()), id="indented"),
+        pytest.param(FILTER.replace("\n", "\r"), id="carriage returns"),
+        pytest.param(
+            "{title: F, logsource: {category: process_creation}, filter: {rules: any, s: {User: nobody}, "
+            "condition: not s}}",
+            id="flow",
+        ),
+    ],
+)
+def test_a_filter_reaches_other_files_however_it_is_written(text: str, tmp_path: Path) -> None:
+    rule = RULES.partition("---")[0] + "id: 11111111-1111-4111-8111-111111111111\n"
+    (tmp_path / "a.yml").write_text(rule, encoding="utf-8")
+    (tmp_path / "b.yml").write_bytes(text.encode())
+    found = [done.kql for done in convert(tmp_path) if done.kql is not None]
+    assert len(found) == 1
+    assert 'TargetUsername !~ "nobody"' in found[0]
+
+
+def test_a_correlation_takes_the_query_of_its_rule_from_another_file(tmp_path: Path) -> None:
+    rule = RULES.partition("---")[0] + "name: one\n"
+    (tmp_path / "a.yml").write_text(rule, encoding="utf-8")
+    correlation = "{type: event_count, rules: [one], group-by: [User], timespan: 5m, condition: {gte: 3}}"
+    (tmp_path / "b.yml").write_text(f'title: Often\n"correlation": {correlation}\n', encoding="utf-8")
+    first, second = convert(tmp_path)
+    assert first.kql is None
+    assert second.kql is not None
+    assert "summarize" in second.kql
+
+
+def test_words_of_a_filter_in_a_rule_link_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = RULES.replace("title: One", "title: One\ndescription: 'no correlation, no rules: at all'")
+    (tmp_path / "a.yml").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(api.Compiler, "knowing", None)  # is called where files are linked
+    assert len(convert(tmp_path)) == 2
