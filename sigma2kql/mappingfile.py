@@ -8,10 +8,10 @@ mistake.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from sigma2kql.detection import read_detection
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean
@@ -90,16 +90,43 @@ _CASTS = {
 }
 
 
+T = TypeVar("T")
+
 # --------------------------------------------------------------------------------------------------------------------
 # One file
 
 
-class _Reader:
-    """Reads one mapping file and collects every problem in it."""
+class _Later(Mapping[str, T]):
+    """Entries that are read when they are first asked for: of a table's fields a run of rules asks for a fifth."""
 
-    def __init__(self, source: Source, target: str) -> None:
+    __slots__ = ("_nodes", "_read", "_seen")
+
+    def __init__(self, nodes: Mapping[str, Node], read: Callable[[str, Node], T]) -> None:
+        self._nodes = nodes
+        self._read = read
+        self._seen: dict[str, T] = {}
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._seen:
+            self._seen[name] = self._read(name, self._nodes[name])
+        return self._seen[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._nodes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._nodes)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+
+class _Reader:
+    """Reads one mapping file and collects every problem in it; unless `whole`, its fields are read when asked for."""
+
+    def __init__(self, source: Source, whole: bool) -> None:
         self.source = source
-        self.target = target
+        self.whole = whole
         self.problems: list[Diagnostic] = []
         self.columns: dict[str, KqlType] = {}
 
@@ -132,6 +159,24 @@ class _Reader:
         for name in node.values:
             if name not in known:
                 self.problem("E452", f"unknown key `{name}` in {what}", node.key(name), did_you_mean(name, known))
+
+    def named(self, node: Node | None, what: str, read: Callable[[str, Node], T]) -> Mapping[str, T]:
+        """The entries of a map, each read by its name and node."""
+        nodes = self.mapping(node, what).values
+        if self.whole:
+            return {name: read(name, value) for name, value in nodes.items()}
+
+        def checked(name: str, value: Node) -> T:
+            entry = read(name, value)
+            self.refuse_errors()
+            return entry
+
+        return _Later(nodes, checked)
+
+    def refuse_errors(self) -> None:
+        """Raises Sigma2KqlError where there is an error among the problems."""
+        if errors := [p for p in self.problems if p.severity == "error"]:
+            raise Sigma2KqlError(errors)
 
     # -- columns -----------------------------------------------------------------------------------------------------
 
@@ -321,14 +366,8 @@ class _Reader:
     def shared(self, node: YamlMap) -> dict[str, Any]:
         """`fields`, `absent`, `others` and `keywords`, which a file and a serve both have."""
         found: dict[str, Any] = {
-            "fields": {
-                name: self.field_map(name, value)
-                for name, value in self.mapping(node.get("fields"), "`fields`").values.items()
-            },
-            "absent": {
-                name: self.text(value, f"the reason for `{name}`")
-                for name, value in self.mapping(node.get("absent"), "`absent`").values.items()
-            },
+            "fields": self.named(node.get("fields"), "`fields`", self.field_map),
+            "absent": self.named(node.get("absent"), "`absent`", self.reason),
             "keywords": tuple(
                 column for item in _items(node.get("keywords")) for column in self.field_map("Keywords", item).columns
             ),
@@ -336,6 +375,10 @@ class _Reader:
         if "others" in node.values:
             found["others"] = self.field_map(OTHERS, node.values["others"])
         return found
+
+    def reason(self, name: str, node: Node) -> str:
+        """Why a field is absent."""
+        return self.text(node, f"the reason for `{name}`")
 
     def serve(self, node: Node) -> Serve:
         form = self.mapping(node, "an entry of `serves`")
@@ -468,9 +511,12 @@ def fill(others: FieldMap, name: str) -> FieldMap:
     return replace(others, columns=tuple(columns))
 
 
-def read_table(source: Source, target: str) -> Table:
-    """One mapping file. Raises Sigma2KqlError with every problem in it."""
-    reader = _Reader(source, target)
+def read_table(source: Source, target: str, whole: bool = True) -> Table:
+    """One mapping file. Raises Sigma2KqlError with every problem in it.
+
+    Unless `whole`, a field is read when it is asked for, and its problems are raised then.
+    """
+    reader = _Reader(source, whole)
     documents = compose(source)
     reader.problems.extend(p for document in documents for p in document.problems)
     node = documents[0].root if len(documents) == 1 else None
@@ -497,7 +543,5 @@ def read_table(source: Source, target: str) -> Table:
         source=source,
         **reader.shared(node),
     )
-    errors = [p for p in reader.problems if p.severity == "error"]
-    if errors:
-        raise Sigma2KqlError(errors)
+    reader.refuse_errors()
     return table

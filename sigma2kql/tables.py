@@ -121,7 +121,8 @@ def _covers(served: LogSource, asked: LogSource) -> bool:
 
 @cache
 def _shipped_table(path: Path, target: str) -> Table:
-    return read_table(Source(f"mappings/{path.parent.name}/{path.name}", path.read_text(encoding="utf-8")), target)
+    text = path.read_text(encoding="utf-8")
+    return read_table(Source(f"mappings/{path.parent.name}/{path.name}", text), target, whole=False)
 
 
 def _files(target: str) -> list[Path]:
