@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sigma2kql.accessors import fill
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean, frozen
 from sigma2kql.facts import conjuncts, contradiction, known_texts, settled
 from sigma2kql.literals import decimal_text
-from sigma2kql.mappingfile import fill
 from sigma2kql.model import (
     ANY,
     And,

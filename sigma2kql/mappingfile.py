@@ -13,10 +13,11 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, TypeVar, cast, get_args
 
+from sigma2kql.accessors import OTHERS, accessor
 from sigma2kql.detection import read_detection
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean
 from sigma2kql.folders import mappings_folder
-from sigma2kql.literals import identifier, is_word, steps
+from sigma2kql.literals import identifier, is_word
 from sigma2kql.model import (
     ANY,
     Column,
@@ -80,14 +81,6 @@ _SERVE_KEYS = (
     "caveat",
 )
 _OF_TWO = ("user_split", "registry_path", "registry_data")  # transforms of two columns
-_CASTS = {
-    "int": "toint",
-    "long": "tolong",
-    "real": "toreal",
-    "bool": "tobool",
-    "datetime": "todatetime",
-    "guid": "toguid",
-}
 
 
 T = TypeVar("T")
@@ -425,9 +418,6 @@ class _Reader:
         return False
 
 
-OTHERS = "\x00field"
-
-
 @cache
 def shipped_elements(name: str) -> Mapping[int, Sequence[str]] | None:
     """`mappings/<name>.yml`: the elements of a provider's events, by EventID."""
@@ -469,46 +459,6 @@ def _without_nocase(node: Node) -> tuple[Node, frozenset[str]]:
             )
         case _:
             return node, frozenset()
-
-
-def accessor(how: str, base: Column, key: tuple[str, ...], kind: KqlType, name: str) -> Column:
-    """A part of a stored column: property of a dynamic one, of JSON text, an element of XML text, a pair in text."""
-    quote = "'"
-    match how:
-        case "property":
-            path = f"{base.text}{steps(key)}"
-        case "json":
-            path = f"parse_json({base.text}){steps(key)}"
-        case "xml":
-            inner = re.escape(_xml(key[-1])).replace(quote, "''").replace("\\ ", " ")
-            path = f"extract(@'<Data Name=\"{inner}\">([^<]*)</Data>', 1, {base.text})"
-        case _:
-            inner = re.escape(key[-1]).replace(quote, "''")
-            path = f"extract(@'(?:^|[^A-Za-z0-9_]){inner}=\"?([^\" ]*)', 1, {base.text})"
-    if how in ("property", "json"):
-        text = path if kind == "dynamic" else f"{_CASTS.get(kind, 'tostring')}({path})"
-    else:
-        text = path if kind == "string" else f"{_CASTS.get(kind, 'tostring')}({path})"
-    return Column(text, kind, base.reads, cast(Any, how), key, name)
-
-
-def _xml(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
-
-
-def fill(others: FieldMap, name: str) -> FieldMap:
-    """`others` for one field: the placeholder in every column replaced by the field's name, safely quoted."""
-    columns = []
-    for column in others.columns:
-        base = Column(
-            identifier(column.reads[0]),
-            "dynamic" if column.kind == "property" else "string",
-            column.reads[:1],
-            name=column.reads[0],
-        )
-        key = tuple(part for k in column.key for part in (name.split(".") if k == OTHERS else [k]))
-        columns.append(accessor(column.kind, base, key, column.type, name))
-    return replace(others, columns=tuple(columns))
 
 
 def read_table(source: Source, target: str, whole: bool = True) -> Table:

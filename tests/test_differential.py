@@ -25,12 +25,12 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from sigma2kql.accessors import accessor
 from sigma2kql.compact import compact
 from sigma2kql.errors import Sigma2KqlError
 from sigma2kql.evaluate import MISSING, holds
 from sigma2kql.kql import emit
 from sigma2kql.literals import identifier, quoted, steps
-from sigma2kql.mappingfile import accessor
 from sigma2kql.model import (
     ANY,
     ONE,

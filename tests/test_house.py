@@ -29,7 +29,7 @@ ROOMS: list[set[str]] = [
     {"__init__", "catalogue", "folders"},
     {"errors"},
     {"model", "literals", "yamltree", "report", "child"},
-    {"jsontree", "yamltext", "exported", "strings"},
+    {"accessors", "jsontree", "yamltext", "exported", "strings"},
     {"regex", "modifiers", "condition", "metadata", "simplify", "transforms", "events", "config", "wording"},
     {"detection", "correlation", "evaluate", "operators"},
     {"mappingfile", "facts"},
