@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sigma2kql.errors import Source
+from sigma2kql.errors import Sigma2KqlError, Source
 from sigma2kql.mappingfile import read_table
 from sigma2kql.model import FieldMap, Table
 
@@ -29,10 +29,9 @@ each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.pare
 
 
 @cache
-def table_of(path: Path) -> Table:
-    return read_table(
-        Source(str(path.relative_to(MAPPINGS.parent)), path.read_text(encoding="utf-8")), path.parent.name
-    )
+def table_of(path: Path, whole: bool = True) -> Table:
+    source = Source(str(path.relative_to(MAPPINGS.parent)), path.read_text(encoding="utf-8"))
+    return read_table(source, path.parent.name, whole)
 
 
 @cache
@@ -111,6 +110,26 @@ def test_transforms_that_choose_a_column_choose_among_the_declared(path: Path) -
     for one in maps:
         if one.transform == "hashes":
             assert set(one.options.values()) <= {column for c in one.columns for column in c.reads}
+
+
+@each_file
+def test_a_table_whose_fields_are_read_when_asked_for_is_the_same(path: Path) -> None:
+    assert named_fields(table_of(path, whole=False)) == named_fields(table_of(path))
+    assert table_of(path, whole=False) == table_of(path)
+
+
+def test_a_field_that_is_read_when_asked_for_is_refused_then() -> None:
+    text = "table: T_CL\ncolumns: {A: string}\nserves: []\nfields: {Good: A, Bad: B}\nabsent: {Ugly: [x]}\n"
+    table = read_table(Source("T_CL.yml", text), "demo", whole=False)
+    assert list(table.fields) == ["Good", "Bad"]
+    assert [column.text for column in table.fields["Good"].columns] == ["A"]
+    for read, code in ((lambda: table.fields["Bad"], "E454"), (lambda: table.absent["Ugly"], "E451")):
+        with pytest.raises(Sigma2KqlError) as caught:
+            read()
+        assert caught.value.diagnostics[-1].code == code
+    with pytest.raises(Sigma2KqlError) as caught:
+        read_table(Source("T_CL.yml", text), "demo")
+    assert {problem.code for problem in caught.value.diagnostics} == {"E454", "E451"}
 
 
 def test_lossy_fields_say_what_is_lost() -> None:
