@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar, dataclass_transform
+from operator import attrgetter
+from typing import Any, Literal, TypeVar, cast, dataclass_transform
 
 from sigma2kql.catalogue import CATALOGUE
 
@@ -42,10 +43,21 @@ class Source:
 T = TypeVar("T")
 
 
+# What all dataclasses have in common: written out for each, as `dataclass` does, it would be compiled at every start.
+
+
 def _shown(self: Any) -> str:
-    """What a dataclass shows; one function for all of them, as each would otherwise be compiled at every start."""
     shown = [f"{one.name}={getattr(self, one.name)!r}" for one in fields(self) if one.repr]
     return f"{type(self).__qualname__}({', '.join(shown)})"
+
+
+def _equal(self: Any, other: object) -> Any:
+    values = self._values
+    return values(self) == values(other) if type(self) is type(other) else NotImplemented
+
+
+def _hashed(self: Any) -> int:
+    return hash(self._values(self))
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
@@ -54,9 +66,11 @@ def frozen(cls: type[T]) -> type[T]:
 
     Freezing at run time as well would more than triple the cost of making one, and nearly double that of its class.
     """
-    made = dataclass(slots=True, unsafe_hash=True, repr=False)(cls)
-    made.__repr__ = _shown  # type: ignore[method-assign]
-    return made
+    made: Any = dataclass(slots=True, eq=False, repr=False)(cls)
+    compared = [one.name for one in fields(made) if one.compare]
+    made._values = attrgetter(*compared) if compared else type
+    made.__eq__, made.__hash__, made.__repr__ = _equal, _hashed, _shown
+    return cast("type[T]", made)
 
 
 @frozen

@@ -89,25 +89,25 @@ class Target:
     entries: tuple[Entry, ...]
     time: str | None = None
     title: str = ""
-    _serving: dict[LogSource, tuple[Entry, ...]] = field(default_factory=dict, compare=False, repr=False)
-    _found: dict[LogSource, dict[str, tuple[Rows, ...]]] = field(default_factory=dict, compare=False, repr=False)
+    _found: dict[LogSource, tuple[tuple[Entry, ...], list[tuple[Rows, ...]]]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     def serving(self, logsource: LogSource) -> tuple[Entry, ...]:
         """The tables that say they serve this log source, without reading them."""
-        if logsource not in self._serving:
-            self._serving[logsource] = tuple(
-                entry for entry in self.entries if any(_covers(served, logsource) for served in entry.logsources)
-            )
-        return self._serving[logsource]
+        return tuple(e for e in self.entries if any(_covers(served, logsource) for served in e.logsources))
 
     def candidates(self, logsource: LogSource) -> Iterator[Rows]:
         """The rows of every table whose log source covers this one, best first; a table is read when it is reached."""
-        found = self._found.setdefault(logsource, {})
-        for entry in self.serving(logsource):
-            if entry.name not in found:
+        known = self._found.get(logsource)
+        if known is None:
+            known = self._found[logsource] = (self.serving(logsource), [])
+        entries, found = known
+        for number, entry in enumerate(entries):
+            if number == len(found):
                 table = entry.load()
-                found[entry.name] = tuple(Rows(table, s) for s in table.serves if _covers(s.logsource, logsource))
-            yield from found[entry.name]
+                found.append(tuple([Rows(table, s) for s in table.serves if _covers(s.logsource, logsource)]))
+            yield from found[number]
 
 
 def _covers(served: LogSource, asked: LogSource) -> bool:
