@@ -19,10 +19,9 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from sigma2kql.condition import Condition, Joined, Named, parse
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic, did_you_mean
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic, did_you_mean, frozen
 from sigma2kql.kql import emit
 from sigma2kql.literals import decimal_text, identifier, is_word, quoted
 from sigma2kql.mapping import Mapped
@@ -35,7 +34,7 @@ _WIDEST = 14 * 86_400  # seconds: the longest lookback of a scheduled rule (Micr
 _MAX_DEPTH = 16
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Part:
     """One referenced rule as KQL: a pipeline whose rows have the time column, the keys and the values."""
 
@@ -44,7 +43,7 @@ class _Part:
     mapped: tuple[Mapped, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Measure:
     """What a window is summarised to, and the test on it; `after`: matches behind the window are looked at as well."""
 

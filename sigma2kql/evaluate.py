@@ -21,12 +21,12 @@ import json
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Final, Generic, TypeVar, assert_never
 
+from sigma2kql.errors import frozen
 from sigma2kql.literals import lowered
 from sigma2kql.model import (
     ANY,
@@ -58,14 +58,14 @@ S = TypeVar("S")
 MISSING: Final = object()  # a value that is not there at all
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Anywhere:
     """The value of "the whole event": a keyword is a substring of one of these."""
 
     values: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Trace(Generic[S]):
     """A node of a tree, whether it holds, and the same of its parts."""
 
@@ -238,7 +238,7 @@ def matches(test: Text, text: str) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Segment:
     """A stretch between two ANY: a fixed number of characters."""
 

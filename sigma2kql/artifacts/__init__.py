@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +25,7 @@ from sigma2kql.artifacts.native import validate_native
 from sigma2kql.artifacts.read import read_artifact, read_artifacts
 from sigma2kql.artifacts.resources import Resource, too_many_entities
 from sigma2kql.artifacts.settings import Settings, merge, merge_rule
-from sigma2kql.errors import diagnostic, did_you_mean, fail
+from sigma2kql.errors import diagnostic, did_you_mean, fail, frozen
 from sigma2kql.exported import arm_plain
 from sigma2kql.model import Compiled
 
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Format:
     """A format of artifacts. `kind` None: a rule, or a hunting query for documents that are one."""
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sigma2kql.artifacts.facts import facts, tactics, techniques
+from sigma2kql.errors import frozen
 
 TECHNIQUE = re.compile(r"T\d{4}(?:\.\d{3})?")
 OTHER_MATRICES = frozenset({"PreAttack", "ImpairProcessControl", "InhibitResponseFunction"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Attack:
     """Tactics and techniques; `unknown` are stated but not Sentinel's, `added` are tactics that a technique implied."""
 

@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from sigma2kql.artifacts.scan import Token, tokens
+from sigma2kql.errors import frozen
 
 Known = Callable[[str], Mapping[str, str] | None]
 OPENERS, CLOSERS = "([{", ")]}"
@@ -42,7 +43,7 @@ CHOICES = {"coalesce": 0, "iff": 1, "iif": 1, "max_of": 0, "min_of": 0}  # from 
 NAMED_AFTER = {"make_set": "set", "makeset": "set", "make_list": "list", "makelist": "list", "make_bag": "bag"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Output:
     """Columns, name -> KQL type ("" where it is not known), and whether they are all."""
 

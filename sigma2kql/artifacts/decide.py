@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from sigma2kql.artifacts import attack, entities
@@ -18,7 +18,7 @@ from sigma2kql.artifacts.model import Connector, Entity
 from sigma2kql.artifacts.scan import Scan
 from sigma2kql.artifacts.settings import Settings
 from sigma2kql.artifacts.wording import clean, clean_line, cut
-from sigma2kql.errors import Diagnostic, Span, diagnostic
+from sigma2kql.errors import Diagnostic, Span, diagnostic, frozen
 from sigma2kql.model import Compiled, Correlation, Metadata, NativeQuery
 
 NAMESPACE = uuid.UUID("5d0c1f4e-6f1b-5c8e-9a57-2f6a3c1d7b90")
@@ -27,7 +27,7 @@ GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 Kind = Literal["alert", "hunt", "detection"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """What a format takes; 0 is no limit."""
 
@@ -56,7 +56,7 @@ class Notes(list[Diagnostic]):
         self.append(diagnostic(code, message, self.span, hint))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Common:
     """What is common to every kind of artifact."""
 

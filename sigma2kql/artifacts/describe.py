@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sigma2kql.artifacts.columns import Output
 from sigma2kql.artifacts.decide import (
@@ -30,14 +30,14 @@ from sigma2kql.artifacts.facts import facts
 from sigma2kql.artifacts.model import AlertRule, Artifact, Hunt, Incident, Schedule
 from sigma2kql.artifacts.scan import Scan, scan
 from sigma2kql.artifacts.settings import Settings, loose
-from sigma2kql.errors import Diagnostic, Sigma2KqlError
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, frozen
 from sigma2kql.model import Compiled, Correlation, NativeQuery
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 QUERY_LIMIT = 10_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Prepared:
     """An artifact and what there is to say about it (no errors among it)."""
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from sigma2kql.errors import fail
+from sigma2kql.errors import fail, frozen
 
 PLAIN_YAML = re.compile(
     r"[A-Za-z_][A-Za-z0-9_./'+()-]*(?: [A-Za-z0-9_./'+(-][A-Za-z0-9_./,'+()-]*)*"
@@ -56,7 +55,7 @@ def map_texts(value: Any, change: Callable[[str], str]) -> Any:
     return value
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Expression:
     """Code of this project's own (a reference to a variable), never anything from a rule."""
 

@@ -6,11 +6,12 @@ are within the products' limits once `describe` has given them out. Durations ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from sigma2kql.errors import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class Entity:
     """One entity mapping: its type and (identifier, output column) pairs."""
 
@@ -18,7 +19,7 @@ class Entity:
     fields: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Connector:
     """A data connector that a rule needs, and the data types it must bring."""
 
@@ -26,7 +27,7 @@ class Connector:
     types: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AlertDetails:
     """What an alert says instead of the rule: formats may hold up to three `{{Column}}`."""
 
@@ -37,7 +38,7 @@ class AlertDetails:
     properties: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Grouping:
     """How alerts are grouped into incidents."""
 
@@ -50,7 +51,7 @@ class Grouping:
     custom: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Incident:
     """Whether alerts make an incident, and how they are grouped."""
 
@@ -61,7 +62,7 @@ class Incident:
 Operator = Literal["gt", "lt", "eq", "ne"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Schedule:
     """How often a query runs and how far it looks back (seconds), and when its row count makes an alert."""
 
@@ -71,7 +72,7 @@ class Schedule:
     threshold: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AlertRule:
     """A Sentinel analytics rule. `schedule` None is the near-real-time kind.
 
@@ -103,7 +104,7 @@ class AlertRule:
     function: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hunt:
     """A Sentinel hunting query."""
 
@@ -122,7 +123,7 @@ class Hunt:
     metadata: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Detection:
     """A Defender XDR custom detection. `frequency` 0 is the continuous kind; `entities` are in the words of Graph."""
 

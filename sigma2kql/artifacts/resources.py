@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from sigma2kql.artifacts import bodies
@@ -16,7 +16,7 @@ from sigma2kql.artifacts.describe import function_name
 from sigma2kql.artifacts.languages import Expression
 from sigma2kql.artifacts.model import AlertRule, Hunt
 from sigma2kql.artifacts.settings import Settings
-from sigma2kql.errors import fail
+from sigma2kql.errors import fail, frozen
 
 NESTED = "Microsoft.OperationalInsights/workspaces/providers/alertRules"
 EXTENSION = "Microsoft.SecurityInsights/alertRules"
@@ -27,7 +27,7 @@ SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 AZURERM_ENTITIES = 5  # entity_mapping and sentinel_entity_mapping together
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Resource:
     """One resource of an ARM or Bicep template."""
 
@@ -44,7 +44,7 @@ class Resource:
     after_symbol: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Block:
     """A block of a Terraform file: its type, labels, attributes and inner blocks."""
 

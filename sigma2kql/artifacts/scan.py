@@ -8,7 +8,8 @@ stands (Kusto "Tabular expression statements", "let", "union", "join").
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from sigma2kql.errors import frozen
 
 TOKEN = re.compile(
     r"""(?P<comment>//[^\n]*)
@@ -29,7 +30,7 @@ NOT_TABLES = frozenset([
 ])  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Scan:
     """What a query holds, each in order of first appearance."""
 
@@ -41,7 +42,7 @@ class Scan:
     everything: tuple[str, ...]  # `search *`, `union *`
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Token:
     kind: str
     text: str

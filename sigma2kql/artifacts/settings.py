@@ -8,15 +8,15 @@ holds only what passed its reader; None means that nobody said anything.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from sigma2kql.artifacts import values
 from sigma2kql.artifacts.model import AlertDetails, Connector, Entity, Incident, Operator
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean, frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settings:
     """What was asked for. Durations are seconds; None is left to the kind of rule."""
 

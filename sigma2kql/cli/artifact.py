@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import click
@@ -14,12 +13,12 @@ from sigma2kql.api import Input, Options, output_columns
 from sigma2kql.artifacts import FORMATS, Prepared, Settings, companions, file_name, merge, merge_rule, prepare, write
 from sigma2kql.cli.common import Report
 from sigma2kql.config import Config
-from sigma2kql.errors import Sigma2KqlError, diagnostic
+from sigma2kql.errors import Sigma2KqlError, diagnostic, frozen
 from sigma2kql.model import Compiled
 from sigma2kql.output import Folder
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Ready:
     """A rule whose artifact has been decided."""
 

@@ -21,7 +21,7 @@ from sigma2kql.cli.artifact import folder_settings
 from sigma2kql.cli.common import Report, compile_options, load_config, make_options, progress, standard_input, use_color
 from sigma2kql.deploy import Change, Found, Outcome, Service, Wanted
 from sigma2kql.deploy.services import GRAPH, SENTINEL, SENTINELS, Client
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic, frozen
 from sigma2kql.model import Compiled
 from sigma2kql.report import printable
 
@@ -32,7 +32,7 @@ SHOWN = 100  # characters of a value
 LINES = 40  # of a difference between texts
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Goal:
     """Where to: Microsoft Sentinel's workspace or the tenant's Defender XDR, or a file that says what is there."""
 

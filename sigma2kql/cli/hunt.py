@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,7 +20,7 @@ from sigma2kql.check import QUERY_SUFFIX, query_files, read_query
 from sigma2kql.cli.common import Report, compile_options, load_config, make_options, progress, standard_input, use_color
 from sigma2kql.cli.found import FORMATS, open_writer
 from sigma2kql.engines.remote import RemoteEngine, TimeRange
-from sigma2kql.errors import Diagnostic, diagnostic
+from sigma2kql.errors import Diagnostic, diagnostic, frozen
 from sigma2kql.model import Compiled, Document, LogSource
 
 ENGINES = ("duckdb", "kusto", "loganalytics")
@@ -29,7 +29,7 @@ REMOTE_JOBS = 4
 REMOTE_SINCE = "1d"  # what a query over the network looks at where nothing is said: data there is not yours alone
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Where:
     """Where to hunt, as the call says."""
 

@@ -7,17 +7,16 @@ others nothing - but a rule whose saved function failed is not tried.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 from sigma2kql.deploy.plan import Change
 from sigma2kql.deploy.services import Service
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic, frozen
 
 Status = Literal["done", "failed", "skipped"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outcome:
     """What became of a change; `skipped`: there was nothing to do."""
 

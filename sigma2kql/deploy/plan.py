@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from sigma2kql.artifacts.bodies import iso_duration
 from sigma2kql.artifacts.values import duration
 from sigma2kql.deploy.wanted import Collection, Found, Wanted
+from sigma2kql.errors import frozen
 
 Action = Literal["create", "update", "unchanged", "delete", "orphan", "foreign"]
 
@@ -37,7 +37,7 @@ DURATIONS = frozenset(
 OWN_MAPS = frozenset(("customDetails", "entityMappings"))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Difference:
     """One property that is to change: dotted path, what is there, what is wanted (None: nothing)."""
 
@@ -46,7 +46,7 @@ class Difference:
     after: Any
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Change:
     """What a plan does with one resource.
 

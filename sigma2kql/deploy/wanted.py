@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from sigma2kql.artifacts import Settings
@@ -20,7 +19,7 @@ from sigma2kql.artifacts.bodies import detection_body
 from sigma2kql.artifacts.model import Artifact, Detection
 from sigma2kql.artifacts.resources import Resource, resources
 from sigma2kql.artifacts.wording import cut
-from sigma2kql.errors import Span
+from sigma2kql.errors import Span, frozen
 
 Collection = Literal["alertRules", "savedSearches", "detectionRules"]
 
@@ -31,7 +30,7 @@ DESCRIPTION, ALERT_DESCRIPTION = 5000, 600  # characters of a rule's and of a cu
 _MARK = re.compile(rf"(?:^|\n)Deployed by sigma2kql \(owner: ({OWNER.pattern})\)\s*\Z")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wanted:
     """One resource to be there: the collection and name it has in the API, and the body to send."""
 
@@ -42,7 +41,7 @@ class Wanted:
     span: Span | None = None  # the document that it comes from
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Found:
     """One resource that is there: its body as the API gave it, and the owner that its marker names."""
 

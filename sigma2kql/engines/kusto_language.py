@@ -18,14 +18,13 @@ import shutil
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
 from sigma2kql.child import ChildEnded, LineChild
-from sigma2kql.errors import Diagnostic, Severity, Sigma2KqlError, diagnostic, fail
+from sigma2kql.errors import Diagnostic, Severity, Sigma2KqlError, diagnostic, fail, frozen
 
 PACKAGE = "@kusto/language-service-next"
 VERSION = "12.4.1"
@@ -57,7 +56,7 @@ class KqlSchema(TypedDict, total=False):
     functions: Mapping[str, FunctionSchema]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KqlProblem:
     """One finding of a parser: its own code (`KS142`; empty for the grammar check) and characters of the query."""
 

@@ -7,18 +7,17 @@ machine over https only, and plain http reaches this machine only.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from ipaddress import ip_address
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic, fail
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic, fail, frozen
 
 MESSAGE_CHARS = 500
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TimeRange:
     """From `start` (included) to `end` (excluded); both know their time zone."""
 
@@ -26,7 +25,7 @@ class TimeRange:
     end: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rows:
     """A result: column -> KQL type in order, the rows in that order, and what is to be said about its completeness."""
 

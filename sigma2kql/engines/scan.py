@@ -19,6 +19,7 @@ from datetime import timedelta
 from typing import Any, TypeAlias
 
 from sigma2kql.engines.literals import tokens
+from sigma2kql.errors import frozen
 
 Record: TypeAlias = Mapping[str, Any]
 State: TypeAlias = Mapping[str, Record]  # step -> its record
@@ -39,7 +40,7 @@ _COMPARES: Mapping[str, Callable[[Any, Any], Any]] = {
 _SUMS: Mapping[str, Callable[[Any, Any], Any]] = {"+": operator.add, "-": operator.sub}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     """A step: what a record must meet, what is assigned then, and whether it is put out."""
 
@@ -62,7 +63,7 @@ class NotUnderstood(ValueError):  # noqa: N818
     """A clause that this scan does not do."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """Where a scan stands: the statements before its own, the pipeline that feeds it, its own text, what is around."""
 

@@ -12,11 +12,10 @@ import io
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, cast
 
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, fail
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, fail, frozen
 
 Kind: TypeAlias = Literal["ndjson", "json", "yaml", "csv", "parquet", "evtx"]
 Report: TypeAlias = Callable[[Diagnostic], None]
@@ -27,7 +26,7 @@ BOMB_BYTES = 64 << 20  # what a gz file may unpack to before its ratio counts
 BOMB_RATIO = 250  # logs pack to a tenth or a fiftieth; a file of one repeated byte to a thousandth
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limits:
     """What an event file may cost. Sizes in bytes, unpacked; depths in levels."""
 
@@ -41,7 +40,7 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Event:
     """One event as it was written. `origin` names its file and line or number (from 1), for a person to find it."""
 

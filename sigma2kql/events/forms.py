@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from sigma2kql.errors import frozen
 
 
 class EventForm(Enum):
@@ -25,7 +26,7 @@ class EventForm(Enum):
     TABLE_ROW = "table row"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recognised:
     """The form of an event, and for a table row the name of the table where the row tells it."""
 

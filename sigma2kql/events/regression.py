@@ -10,18 +10,17 @@ Layout: `regression_data/<path of the rule without .yml>/info.yml`, with `rule_m
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sigma2kql.errors import Diagnostic, diagnostic, fail
+from sigma2kql.errors import Diagnostic, diagnostic, fail, frozen
 from sigma2kql.events.file import Report, place
 
 FOLDER = "regression_data"
 INFO_BYTES = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RegressionSet:
     """One recorded attack. `events` is None where the info states no test; `json` holds the same events as JSON.
 

@@ -18,7 +18,7 @@ from sigma2kql.api import Compiler, Options
 from sigma2kql.check import as_compiled
 from sigma2kql.engines.duckdb import Engine
 from sigma2kql.engines.remote import RemoteEngine, Rows, TimeRange, cut, limited
-from sigma2kql.errors import Diagnostic, Sigma2KqlError
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, frozen
 from sigma2kql.hunt.gather import Asked
 from sigma2kql.model import Compiled, Correlation, Document, NativeQuery, Rule, Table
 from sigma2kql.proof.rows import fields_of
@@ -30,7 +30,7 @@ FEW_COLUMNS = 20  # a table with no more is filled in full: where an event happe
 WINDOWS_TABLES = ("WindowsEvent", "Event")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Outcome:
     """What one query gave: its rows, or why there are none."""
 

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from sigma2kql.errors import frozen
 from sigma2kql.mapping import Mapped
 from sigma2kql.model import Compiled, Correlation, Expr, Field, Rule, Serve, Table
 from sigma2kql.proof.rule_events import Attack, Labelled, Stream
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Feed:
     """A rule that feeds a correlation: its tree over Sigma's fields, and where it is mapped to."""
 
@@ -24,7 +24,7 @@ class Feed:
     mapped: Mapped
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Subject:
     """A rule to prove: its result, its tree over Sigma's fields, where it is mapped to, and its events.
 
@@ -43,7 +43,7 @@ class Subject:
     streams: tuple[Stream, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Counterexample:
     """One event that came out wrong: what was expected, the row it became, and what in the rule decided."""
 
@@ -68,7 +68,7 @@ class Counterexample:
 Status = Literal["passed", "failed", "unproven", "skipped"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Result:
     """What became of one rule. `events` were run, of which `matched` were selected; `set_aside` could not be shaped.
 

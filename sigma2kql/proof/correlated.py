@@ -8,7 +8,7 @@ says `correlations.firings`, and neither knows the query.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from sigma2kql.api import Compiler
 from sigma2kql.correlate import column_name
 from sigma2kql.engines.duckdb import Engine
-from sigma2kql.errors import Sigma2KqlError
+from sigma2kql.errors import Sigma2KqlError, frozen
 from sigma2kql.evaluate import evaluate, holds
 from sigma2kql.events.forms import EventForm, recognise, sigma_fields
 from sigma2kql.model import And, Compiled, Correlation, Document, KqlType, Rule
@@ -35,7 +35,7 @@ SHOWN = 12  # events of a stream that a counterexample shows
 Group = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Row:
     """An event as a row of a table, and for each rule that it matches (by its place) the fields that it has."""
 
@@ -45,7 +45,7 @@ class _Row:
     matched: Mapping[int, Mapping[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Case:
     """A stream to run: its rows, the groups for which the correlation means to fire, and what the user says."""
 

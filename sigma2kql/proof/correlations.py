@@ -16,12 +16,12 @@ import math
 import operator
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
 from sigma2kql.condition import Condition, Joined, Named, parse
+from sigma2kql.errors import frozen
 from sigma2kql.model import Correlation, Rule
 from sigma2kql.proof.cells import text_of
 
@@ -36,7 +36,7 @@ _COMPARES: Mapping[str, Callable[[Any, Any], bool]] = {
 _FEW = frozenset({"lt", "lte", "eq", "neq"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hit:
     """A match: when, and the fields of the event; or when a correlation fired, and for which group."""
 
@@ -44,7 +44,7 @@ class Hit:
     fields: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Member:
     """A match within a group; `rule` is the name that the correlation calls it by."""
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
 
+from sigma2kql.errors import frozen
 from sigma2kql.proof.regex_texts import shortest
 from sigma2kql.regex.nodes import Group, Sequence
 from sigma2kql.regex.syntax import RegexProblem, parse as parse_regex
@@ -23,29 +23,29 @@ class UnknownExpression(ValueError):  # noqa: N818 - the word that a caller puts
     """A part of an expression that is not known here."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Literal:
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Name:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Call:
     name: str
     args: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     base: Node
     key: str | int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Compare:
     op: str
     left: Node

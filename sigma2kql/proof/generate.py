@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, ip_network
 from itertools import islice
 from random import Random
 from typing import Any, TypeAlias, assert_never
 
+from sigma2kql.errors import frozen
 from sigma2kql.evaluate import evaluate, holds
 from sigma2kql.model import (
     ANY,
@@ -56,7 +56,7 @@ PRESENT = 0.5  # how often a field is there of which is only asked what it is no
 PROPOSALS = 24  # values that are tried for the tests of one field
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sample:
     """An event by Sigma's field names, whether the rule means it, and how it was made."""
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from sigma2kql.errors import frozen
 from sigma2kql.evaluate import evaluate
 from sigma2kql.events.forms import EventForm, recognise, sigma_fields
 from sigma2kql.mapping import find_field
@@ -30,7 +31,7 @@ UNIX = "/usr/zq"
 PATHS = ("Image", "TargetFilename")  # that tell the platform of a row
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Case:
     """One row to run: the event in Sigma's names, its label, and the row."""
 

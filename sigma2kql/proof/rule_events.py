@@ -19,11 +19,10 @@ one before; `{event: {...}, times: 20, every: 10s, after: 5m, rule: name}` repea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sigma2kql.errors import Diagnostic, Sigma2KqlError
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, frozen
 from sigma2kql.events import event_files, read_events
 from sigma2kql.events.regression import find_checkout, regression_sets
 from sigma2kql.model import Metadata
@@ -32,7 +31,7 @@ SUFFIXES = (".events.yml", ".events.yaml", ".events.json", ".events.ndjson")
 LABELS: Mapping[str, bool] = {"match": True, "no_match": False}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Labelled:
     """An event, whether the rule must match it (None: the reference evaluator says) and where it comes from."""
 
@@ -41,7 +40,7 @@ class Labelled:
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stream:
     """Events for a correlation, and whether it must fire on them (None: the reference says)."""
 
@@ -50,7 +49,7 @@ class Stream:
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Attack:
     """Events recorded together, of which so many must match (None: at least one)."""
 
@@ -59,7 +58,7 @@ class Attack:
     matches: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stated:
     """What was found for one rule."""
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
 
+from sigma2kql.errors import frozen
 from sigma2kql.evaluate import MISSING, holds
 from sigma2kql.mapping import find_field
 from sigma2kql.model import (
@@ -52,7 +53,7 @@ TIMES = ("TimeGenerated", "Timestamp", "TimeCreated_SystemTime", "UtcTime", "Tim
 IDENTITY = ("EventID", "Channel", "Provider_Name")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Shaped:
     """A row by column name, with every column of the table, and what of the event it cannot say.
 

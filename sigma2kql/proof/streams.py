@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from typing import Any, Literal
 
+from sigma2kql.errors import frozen
 from sigma2kql.model import Compiled, Correlation, Rule
 from sigma2kql.proof import Feed, Subject
 from sigma2kql.proof.correlations import Known, field_of, passes
@@ -32,7 +32,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _ABOUT = frozenset({"event", "times", "every", "after", "rule"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Placed:
     """An event at a time since the start (None: it names its own), and the rule that it is meant for, if one is."""
 
@@ -41,7 +41,7 @@ class Placed:
     rule: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Made:
     """A stream that was made, and how."""
 
@@ -78,7 +78,7 @@ def _span(text: Any) -> timedelta:
 # Made from the correlation
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Unit:
     """One match to make: when, of which of the correlation's rules, for which group (None: without), which value."""
 
@@ -155,7 +155,7 @@ def _patterns(correlation: Correlation, needed: int, random: Choices) -> Iterato
         )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Wanted:
     """What a field is to hold: the value of a group (by its place in group-by), a value to count, or a number."""
 

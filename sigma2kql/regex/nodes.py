@@ -6,11 +6,12 @@ engine can decide, so trees may be shared and kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from sigma2kql.errors import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class Char:
     """One character; with `fold` in any case."""
 
@@ -18,14 +19,14 @@ class Char:
     fold: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dot:
     """Any character, a line feed only with `newline`."""
 
     newline: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Set:
     """One character of (or, negated, not of) the items: a range `(first, last)` or a named class as Kusto writes it."""
 
@@ -34,7 +35,7 @@ class Set:
     fold: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Edge:
     """A place between characters, and how it is written (`^` and `\\A` differ under flag m)."""
 
@@ -42,17 +43,17 @@ class Edge:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sequence:
     items: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Choice:
     items: tuple[Node, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Repeat:
     """`item`, `low` to `high` times (None: no bound). `lazy` changes nothing that is tested, only the text."""
 
@@ -62,7 +63,7 @@ class Repeat:
     lazy: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Group:
     """Parentheses; `on` and `off` are flags (of "ims") switched inside, already applied to the leaves."""
 
@@ -71,7 +72,7 @@ class Group:
     off: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Switch:
     """`(?i)`: flags switched up to the end of the group, already applied to the leaves."""
 
