@@ -381,12 +381,12 @@ class _Resolver:
 
 
 def _joined(operator: str, items: list[Expr[Field] | None]) -> Expr[Field] | None:
-    exprs = tuple(item for item in items if item is not None)
+    exprs = [item for item in items if item is not None]
     if len(exprs) < len(items):
         return None
     if len(exprs) == 1:
         return exprs[0]
-    return And(exprs) if operator == "and" else Or(exprs)
+    return And(tuple(exprs)) if operator == "and" else Or(tuple(exprs))
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
@@ -395,6 +395,9 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
         return [name for name in names if not name.startswith("_")]
     if "*" not in pattern:
         return [name for name in names if name == pattern]
+    start, _, rest = pattern.partition("*")
+    if start and not rest:  # nearly always
+        return [name for name in names if name.startswith(start)]
     hidden = pattern.startswith("_")
     parts = pattern.split("*")
     return [name for name in names if (hidden or not name.startswith("_")) and _fits(name, parts)]

@@ -11,7 +11,8 @@ import re
 
 from sigma2kql.errors import Diagnostic, Source, Span, diagnostic
 from sigma2kql.model import ANY, And, Expr, Field, Match, Not, Or, Placeholder, Regex, Text
-from sigma2kql.modifiers import KEYWORD, NO_MODIFIERS, Chain, Refused, read_chain, read_shape, read_test
+from sigma2kql.modifiers import KEYWORD, NO_MODIFIERS, Chain, Refused, read_chain, read_test
+from sigma2kql.strings import unescape, within
 from sigma2kql.yamltree import YamlList, YamlMap, YamlNode, YamlScalar, locate, span, trap
 
 
@@ -89,14 +90,19 @@ class DetectionReader:
 
     def item(self, field: Field, chain: Chain, values: list[YamlNode]) -> Expr[Field] | None:
         exprs: list[Expr[Field]] = []
-        shaped = chain.wrap is not None
+        simple = chain.wrap is not None
         before, behind = chain.wrap or (False, False)
         failed = bool(chain.faults)
         for value in values:
-            if shaped and type(value) is YamlScalar and type(text := value.value) is str:  # nearly every value
-                if "\\*" in text:
+            if simple and type(value) is YamlScalar and type(text := value.value) is str:  # nearly every value
+                if "*" in text or "?" in text or "\\\\" in text or not text:
                     self.warn_literal(chain, value)
-                exprs.append(Match(field, read_shape(text, before, behind), value))
+                    parts = within(unescape(text), before, behind)
+                elif before:
+                    parts = (ANY, text, ANY) if behind else (ANY, text)
+                else:
+                    parts = (text, ANY) if behind else (text,)
+                exprs.append(Match(field, Text(parts), value))
                 continue
             if not isinstance(value, YamlScalar):
                 what = "a map" if isinstance(value, YamlMap) else "a list"
@@ -105,7 +111,7 @@ class DetectionReader:
                 continue
             if type(value.value) is not str:
                 self.warn_trap(value)
-            elif "\\*" in value.text:
+            else:
                 self.warn_literal(chain, value)
             if chain.faults:
                 continue
@@ -147,7 +153,7 @@ class DetectionReader:
 
     def warn_literal(self, chain: Chain, value: YamlScalar) -> None:
         r"""`\temp\*\x`: the star behind one backslash is a literal one, which no path can hold."""
-        if "re" not in chain.names and _STAR_IN_PATH.search(value.text):
+        if "\\*" in value.text and "re" not in chain.names and _STAR_IN_PATH.search(value.text):
             hint = r"write `\\*` for a backslash and a wildcard"
             self.report("W211", r"`\*` is the character `*` itself, not a backslash and a wildcard", value, hint)
 

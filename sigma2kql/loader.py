@@ -69,8 +69,9 @@ def load(source: Source) -> tuple[Document, ...]:
         empty = diagnostic("E110", "the file holds no document", Span(source, 0, 0))
         return (Broken(origin, Metadata(), (empty,)),)
     templates = None
-    if any(isinstance(one.root, YamlMap) and "action" in one.root.values for one in composed):
-        templates = _Templates(source)
+    for document in composed:
+        if isinstance(document.root, YamlMap) and "action" in document.root.values:
+            templates = _Templates(source)
     documents: list[Document] = []
     for index, document in enumerate(composed):
         exported = _read_exported(source, index, document)
@@ -322,11 +323,13 @@ class _Reader:
         if not names:
             self.report("E309", f"`{key}` has no search identifier", span(self.source, self.root.key(key)))
         used: set[str] = set()
-        exprs = [
-            read_condition(self.source, node, names, self.problems, used) for node in self.conditions(key, section)
-        ]
-        found = [expr for expr in exprs if expr is not None]
-        if not names or not found or len(found) < len(exprs):
+        found: list[Expr[Field]] = []
+        conditions = self.conditions(key, section)
+        for condition in conditions:
+            expr = read_condition(self.source, condition, names, self.problems, used)
+            if expr is not None:
+                found.append(expr)
+        if not names or not found or len(found) < len(conditions):
             return None
         for name in names:
             if name not in used:
@@ -336,6 +339,8 @@ class _Reader:
 
     def conditions(self, key: str, section: YamlMap) -> list[YamlScalar]:
         node = section.get("condition")
+        if isinstance(node, YamlScalar) and node.value is not None:
+            return [node]
         if node is None:
             hint = did_you_mean("condition", (name for name in section.values if name.lower().startswith("con")))
             self.report("E308", f"`{key}` has no condition", span(self.source, self.root.key(key)), hint)

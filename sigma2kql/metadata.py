@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from datetime import date
 from functools import lru_cache
+from sys import intern
 from typing import Any
 
 from sigma2kql.errors import Diagnostic, Source, Span, diagnostic, did_you_mean
@@ -46,24 +47,23 @@ def _has_namespace(tag: str) -> bool:
 class MetadataReader:
     """Reads the metadata of one document; `problems` receives the warnings."""
 
-    __slots__ = ("document", "problems", "source", "values")
+    __slots__ = ("document", "problems", "source")
 
     def __init__(self, source: Source, document: YamlMap, problems: list[Diagnostic]) -> None:
         self.source = source
         self.document = document
         self.problems = problems
-        self.values: dict[str, Any] = {}
 
     def read(self) -> Metadata:
         """The metadata; unknown keys are kept in `custom` as plain values."""
         custom: dict[str, Any] = {}
-        values = self.values
+        values: dict[str, Any] = {}
         for key, node in self.document.values.items():
             read = _READERS.get(key)
             if read is not None:
                 value = read(self, key, node)
                 if value is not None:
-                    values[key] = value
+                    values[intern(key)] = value  # a call compares names that are not interned letter by letter
             elif key not in _STRUCTURE:
                 custom[key] = plain(node)
         if "title" not in values:
@@ -109,8 +109,8 @@ class MetadataReader:
     def one_of(self, key: str, node: YamlNode) -> str | None:
         known = STATUSES if key == "status" else LEVELS
         text = self.text(key, node)
-        if text is None:
-            return None
+        if text is None or text in known:
+            return text
         folded = text.strip().lower()
         if folded in known:
             return folded

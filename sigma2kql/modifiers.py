@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 from sigma2kql.errors import did_you_mean, frozen
 from sigma2kql.model import (
-    ANY,
     Bool,
     Cidr,
     DatePart,
@@ -35,7 +34,7 @@ from sigma2kql.model import (
     Test,
     Text,
 )
-from sigma2kql.strings import CLOSE, OPEN, anywhere, hold, normalise, unescape
+from sigma2kql.strings import CLOSE, OPEN, hold, normalise, unescape, within
 from sigma2kql.yamltree import Fault, YamlScalar
 
 
@@ -96,7 +95,7 @@ def contains(draft: Draft, node: YamlScalar) -> Draft:
         case SameAs():
             return replace(draft, shape="contains")
     text = _as_text(draft, "contains", node)
-    return Text(anywhere(text.parts), text.cased)
+    return Text(within(text.parts), text.cased)
 
 
 def startswith(draft: Draft, node: YamlScalar) -> Draft:
@@ -106,8 +105,7 @@ def startswith(draft: Draft, node: YamlScalar) -> Draft:
         case SameAs():
             return replace(draft, shape="startswith" if draft.shape in ("equals", "startswith") else "contains")
     text = _as_text(draft, "startswith", node)
-    parts = text.parts
-    return text if parts and parts[-1] is ANY else Text((*parts, ANY), text.cased)
+    return Text(within(text.parts, before=False), text.cased)
 
 
 def endswith(draft: Draft, node: YamlScalar) -> Draft:
@@ -117,8 +115,7 @@ def endswith(draft: Draft, node: YamlScalar) -> Draft:
         case SameAs():
             return replace(draft, shape="endswith" if draft.shape in ("equals", "endswith") else "contains")
     text = _as_text(draft, "endswith", node)
-    parts = text.parts
-    return text if parts and parts[0] is ANY else Text((ANY, *parts), text.cased)
+    return Text(within(text.parts, behind=False), text.cased)
 
 
 def cased(draft: Draft, node: YamlScalar) -> Draft:
@@ -418,38 +415,22 @@ def read_value(node: YamlScalar) -> Test[Field]:
     raise Refused("E221", f"`{node.text}` is not a value of the Sigma language", f"write '{node.text}' in quotes")
 
 
-def read_shape(text: str, before: bool, behind: bool) -> Text:
-    """A text as nearly every value is read: with ANY before or behind it, or with neither."""
-    if text and "*" not in text and "?" not in text and "\\\\" not in text:
-        if before:
-            return Text((ANY, text, ANY) if behind else (ANY, text))
-        return Text((text, ANY) if behind else (text,))
-    parts = unescape(text)
-    if before and (not parts or parts[0] is not ANY):
-        parts = (ANY, *parts)
-    if behind and (not parts or parts[-1] is not ANY):
-        parts = (*parts, ANY)
-    return Text(parts)
-
-
 def read_test(chain: Chain, node: YamlScalar, subject: Field) -> Expr[Field]:
     """One value of an item as a test on its field, alternatives as `Or`. Raises Refused.
 
     A keyword (a field without a name) is searched anywhere in the event, so its text gets ANY on both sides.
     """
-    if chain.wrap is not None and type(node.value) is str:
-        return Match(subject, read_shape(node.value, *chain.wrap), node)
     draft: Draft = _initial(chain, node, subject)
     for step in chain.steps:
         alternatives = draft if type(draft) is tuple else None
         draft = step(draft, node) if alternatives is None else tuple(step(one, node) for one in alternatives)  # type: ignore[misc]
     if type(draft) is tuple:
         keyword = subject.name is None
-        shapes = [replace(one, parts=anywhere(one.parts)) if keyword else one for one in draft]
+        shapes = [replace(one, parts=within(one.parts)) if keyword else one for one in draft]
         return Or(tuple(Match(subject, one, node) for one in shapes))
     assert not isinstance(draft, (tuple, Encoded))
     if subject.name is None and isinstance(draft, Text):
-        draft = Text(anywhere(draft.parts), draft.cased)
+        draft = Text(within(draft.parts), draft.cased)
     elif isinstance(draft, DatePart):
         _check_range(draft)
     elif isinstance(draft, SameAs):

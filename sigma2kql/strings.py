@@ -65,13 +65,13 @@ def normalise(parts: Iterable[Part]) -> tuple[Part, ...]:
     return tuple(out)
 
 
-def anywhere(parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """The same shape with anything before and behind."""
-    if not parts:
-        return (ANY,)
-    if parts[0] is not ANY:
+def within(parts: tuple[Part, ...], before: bool = True, behind: bool = True) -> tuple[Part, ...]:
+    """The same shape with anything before and behind it, or on one side."""
+    if before and (not parts or parts[0] is not ANY):
         parts = (ANY, *parts)
-    return parts if parts[-1] is ANY else (*parts, ANY)
+    if behind and (not parts or parts[-1] is not ANY):
+        parts = (*parts, ANY)
+    return parts
 
 
 # --------------------------------------------------------------------------------------------------------------------

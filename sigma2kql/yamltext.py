@@ -321,18 +321,16 @@ class _Builder:
     def sequence(self, node: SequenceNode, depth: int) -> YamlList:
         if node.tag:
             self.check_tag(node)
-        collection = self.collection
-        scalar = self.scalar
+        items: list[YamlNode] = []
         depth += 1
-        items = [scalar(item) if type(item) is ScalarNode else collection(item, depth) for item in node.value]
+        for item in node.value:  # a comprehension is a call of its own, and its calls cost more
+            items.append(self.scalar(item) if type(item) is ScalarNode else self.collection(item, depth))  # noqa: PERF401
         end = items[-1].end if items and not node.flow_style else node.end_mark.index + self.offset
         return YamlList(items, node.start_mark.index + self.offset, end)
 
     def mapping(self, node: MappingNode, depth: int) -> YamlMap:
         if node.tag:
             self.check_tag(node)
-        collection = self.collection
-        scalar = self.scalar
         depth += 1
         values: dict[str, YamlNode] = {}
         keys: dict[str, YamlScalar | ScalarNode] = {}
@@ -348,15 +346,18 @@ class _Builder:
             if text == "<<" and known is key and not key.style:
                 merged.append((value, key))
                 continue
-            last = values[text] = scalar(value) if type(value) is ScalarNode else collection(value, depth)
+            last = values[text] = self.scalar(value) if type(value) is ScalarNode else self.collection(value, depth)
             keys[text] = known
         start = node.start_mark.index + self.offset
-        end = max(start, last.end) if values and not node.flow_style else node.end_mark.index + self.offset
+        if not values or node.flow_style:
+            end = node.end_mark.index + self.offset
+        else:
+            end = max(start, last.end) if self.shared else last.end  # an alias may end before the map begins
         if merged:
             below = self.merged(merged, depth)
             values = {**below.values, **values}
             keys = {**below.keys(), **keys}
-        return YamlMap(values, keys, start, end, scalar)
+        return YamlMap(values, keys, start, end, self.scalar)
 
     def merged(self, merged: list[tuple[_Composed, ScalarNode]], depth: int) -> YamlMap:
         """What `<<` brings in: of several maps the first one wins (YAML 1.1 merge keys)."""
