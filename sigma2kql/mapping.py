@@ -28,6 +28,7 @@ from sigma2kql.model import (
     Null,
     Number,
     Or,
+    Part,
     Query,
     Rule,
     SameAs,
@@ -176,6 +177,7 @@ def _hints(problem: Diagnostic, rule: Rule, target: Target, rows: Rows) -> tuple
 
 
 _EMPTY = Text(())
+_EMPTINESS = ((), (ANY,))  # the texts that ask whether a field is empty
 
 
 def find_field(table: Table, serve: Serve, name: str) -> FieldMap | str:
@@ -201,7 +203,8 @@ def _standing(rows: Rows, name: str) -> Standing | str:
         for one in (found, *(case for _, case in found.cases))
         if one.caveat
     ]
-    return Standing(found, found.columns if is_plain_text(found) else (), describe(found), tuple(caveats))
+    texts = tuple(dict.fromkeys(found.columns)) if is_plain_text(found) else ()
+    return Standing(found, texts, describe(found), tuple(caveats))
 
 
 class _Uses:
@@ -337,17 +340,33 @@ class _Mapper:
         if isinstance(expr, Match):
             return self._leaf(expr, self.fields.get(expr.subject.name), turned)
         if isinstance(expr, Or):
-            return any_of(self._alternatives(expr.items, turned))
+            return self._alternatives(expr.items, turned)
         if isinstance(expr, And):
-            return all_of([self._tree(item, turned) for item in expr.items])
+            done: list[Expr[Column]] = []
+            self._conjuncts(expr.items, turned, done)
+            return all_of(done)
         return negated(self._tree(expr.item, not turned))
 
-    def _alternatives(self, items: tuple[Expr[Field], ...], turned: bool) -> list[Expr[Column]]:
-        """Alternatives; those on one field whose column depends on the row ask for the row once, not for each value."""
+    def _conjuncts(self, items: tuple[Expr[Field], ...], turned: bool, done: list[Expr[Column]]) -> None:
+        """Adds what has to hold all together, without the levels between."""
+        for item in items:
+            if isinstance(item, Match):
+                done.append(self._leaf(item, self.fields.get(item.subject.name), turned))
+            elif isinstance(item, And):
+                self._conjuncts(item.items, turned, done)
+            else:
+                done.append(self._tree(item, turned))
+
+    def _alternatives(self, items: tuple[Expr[Field], ...], turned: bool) -> Expr[Column]:
+        """Any of the items; those on one field whose column depends on the row ask for the row once, not for each
+        value.
+        """
         lists: dict[str | None, list[Match[Field]]] = {}
         done: list[Expr[Column]] = []
+        shapes: list[tuple[Part, ...]] = []
         subject: Field | None = None
         standing: Standing | None = None
+        columns: tuple[Column, ...] = ()
         for item in items:
             if not isinstance(item, Match):
                 done.append(self._tree(item, turned))
@@ -355,23 +374,32 @@ class _Mapper:
             if item.subject is not subject:  # the values of a list have one subject
                 subject = item.subject
                 standing = self.fields.get(subject.name)
-            if standing is not None and standing.field.cases:
+                columns = standing.texts if standing is not None else ()
+            test = item.test
+            if columns and isinstance(test, Text) and test.parts not in _EMPTINESS:
+                shapes.append(test.parts)
+                done.append(Match(columns[0], test, item.span))
+                if len(columns) > 1:
+                    done += [Match(column, test, item.span) for column in columns[1:]]
+            elif standing is not None and standing.field.cases:
                 lists.setdefault(subject.name, []).append(item)
             else:
                 done.append(self._leaf(item, standing, turned))
+        if len(set(shapes)) == len(items) and len(done) > 1:
+            return Or(tuple(done))  # nearly always: different texts
         for name, found in lists.items():
             done.append(simplify(self._by_case(found, self.fields[name].field, turned)))
-        return done
+        return any_of(done)
 
     def _leaf(self, leaf: Match[Field], standing: Standing | None, turned: bool) -> Expr[Column]:
         """One test on a field, or on the whole event."""
         if standing is None:
             return self._keyword(leaf)
         columns, test = standing.texts, leaf.test
-        if columns and isinstance(test, Text) and (len(test.parts) > 1 or not _asks_emptiness(test)):
+        if columns and isinstance(test, Text) and test.parts not in _EMPTINESS:
             if len(columns) == 1:
                 return Match(columns[0], test, leaf.span)  # nearly always
-            return any_of([Match(column, test, leaf.span) for column in columns])
+            return Or(tuple([Match(column, test, leaf.span) for column in columns]))
         field = standing.field
         if field.exactness != "exact":
             self.notes.lose(field.exactness, f"`{leaf.subject.name}`: {field.why}", leaf.span, turned)
@@ -509,5 +537,5 @@ def _selects_nothing(problem: Diagnostic) -> Diagnostic:
 
 def _asks_emptiness(test: Test[Any]) -> bool:
     if isinstance(test, Text):
-        return len(test.parts) < 2 and (not test.parts or test.parts[0] is ANY)
+        return test.parts in _EMPTINESS
     return isinstance(test, Null | Exists)
