@@ -6,8 +6,9 @@ except for what the outcome's losses say; what no table can carry is an error th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean, frozen
@@ -204,28 +205,43 @@ def _standing(rows: Rows, name: str) -> Standing | str:
         if one.caveat
     ]
     texts = tuple(dict.fromkeys(found.columns)) if is_plain_text(found) else ()
-    return Standing(found, texts, describe(found), tuple(caveats))
+    stated = {leaf.subject for leaf in leaves(rows.serve.where)}
+    return Standing(found, texts, describe(found), tuple(caveats), not stated.isdisjoint(_asked(found)))
+
+
+def _asked(field: FieldMap) -> Iterator[Column]:
+    """Every column that a test on the field may be asked of."""
+    yield from (*field.columns, *field.presence)
+    predicates = [when for when, _ in field.cases] + list((field.values or {}).values())
+    for predicate in (*predicates, *((field.default,) if field.default is not None else ())):
+        yield from (leaf.subject for leaf in leaves(predicate))
+    for _, case in field.cases:
+        yield from _asked(case)
 
 
 class _Uses:
-    """What a tree asks for: its fields with their first place, and the EventIDs it selects."""
+    """What a tree asks for, found when it is first needed: nearly always every field has its place, and the table takes
+    every EventID.
+    """
 
     def __init__(self, where: Expr[Field]) -> None:
-        self.fields: dict[str | None, Span | None] = {}
-        self.event_ids: set[int] = set()
-        subject: Field | None = None
-        for leaf in leaves(where):
-            if leaf.subject is not subject:  # the values of a list have one subject
-                subject = leaf.subject
-                is_id = subject.name == "EventID"
-                if subject.name not in self.fields:
-                    self.fields[subject.name] = subject.span or leaf.span
+        self.where = where
+
+    @cached_property
+    def fields(self) -> dict[str | None, Span | None]:
+        """Its fields with their first place."""
+        found: dict[str | None, Span | None] = {}
+        for leaf in leaves(self.where):
+            found.setdefault(leaf.subject.name, leaf.subject.span or leaf.span)
             if isinstance(leaf.test, SameAs):
-                self.fields.setdefault(leaf.test.other.name, leaf.test.other.span or leaf.span)
-            elif is_id:
-                text = literal(leaf.test)
-                if text is not None and text.isdigit():
-                    self.event_ids.add(int(text))
+                found.setdefault(leaf.test.other.name, leaf.test.other.span or leaf.span)
+        return found
+
+    @cached_property
+    def event_ids(self) -> set[int]:
+        """The EventIDs it selects."""
+        texts = [literal(leaf.test) for leaf in leaves(self.where) if leaf.subject.name == "EventID"]
+        return {int(text) for text in texts if text is not None and text.isdigit()}
 
     def fit(self, serve: Serve) -> bool:
         """Whether the serve takes rules with these EventIDs."""
@@ -242,36 +258,33 @@ class _Mapper:
         self.uses = uses
         self.name = rows.table.builtin if builtin and rows.table.builtin else rows.table.name
         self.notes = Notes()
-        self.fields: dict[str | None, Standing] = {}
+        self.fields: dict[str, Standing] = {}
+        self.touched = False  # whether a test may be about what the rows' own condition speaks of
 
     def run(self, where: Expr[Field]) -> Mapped:
-        self._resolve()
-        stated = self.rows.stated
-        tree, narrowed = settled(self._tree(where, False), self.rows.facts)
+        tree = self._tree(where, False)
+        stated = self.rows.stated if self.touched else ()
+        tree, narrowed = settled(tree, self.rows.facts if self.touched else {})
         never = [diagnostic(code, message, span, hint) for code, message, span, hint in self.notes.never]
         if isinstance(tree, Or) and not tree.items:
             raise Sigma2KqlError(never or [diagnostic("E410", "the rule can never match in this table", None)])
         parts = conjuncts(tree)
         if clash := contradiction((*stated, *parts)):
             raise Sigma2KqlError([clash])
-        asked = tuple([part for part in parts if part not in stated])
-        if narrowed:
-            stated = tuple(
-                e for e in stated if not any(narrowed.get(c, texts) < texts for c, texts in known_texts(e).items())
-            )
+        rows = self.serve.where
+        if stated:
+            tree = _joined([part for part in parts if part not in stated])
+            if narrowed:
+                rows = _joined(
+                    [e for e in stated if not any(narrowed.get(c, t) < t for c, t in known_texts(e).items())]
+                )
         verdict, warnings = self._losses()
-        query = Query(
-            self.name,
-            stated[0] if len(stated) == 1 else And(stated),
-            asked[0] if len(asked) == 1 else And(asked),
-            self.table.time,
-            self.table.columns,
-        )
+        query = Query(self.name, rows, tree, self.table.time, self.table.columns)
         return Mapped(
             query,
             self.table,
             verdict,
-            {name: standing.words for name, standing in self.fields.items() if name is not None},
+            {name: standing.words for name, standing in self.fields.items()},
             (*map(_selects_nothing, never), *warnings),
             serve=self.serve,
             caveats=self._caveats(),
@@ -310,10 +323,23 @@ class _Mapper:
 
     # -- fields ------------------------------------------------------------------------------------------------------
 
-    def _resolve(self) -> None:
-        """Find every field of the rule in the table, or say of all that are missing why."""
+    def _standing(self, field: Field) -> Standing | None:
+        """How a field stands in these rows; None for the whole event. Raises Sigma2KqlError where it does not."""
+        name = field.name
+        if name is None:
+            return None
+        standing = self.fields.get(name)
+        if standing is None:
+            found = self.rows.fields.get(name) or _standing(self.rows, name)
+            if isinstance(found, str):
+                raise Sigma2KqlError(self._missing())
+            self.fields[name] = self.rows.fields[name] = standing = found
+            self.touched |= found.touches
+        return standing
+
+    def _missing(self) -> list[Diagnostic]:
+        """Every field of the rule that the table does not have, and why."""
         problems = []
-        known = self.rows.fields
         for name, span in self.uses.fields.items():
             if name is None:
                 if not self._keyword_columns():
@@ -321,14 +347,11 @@ class _Mapper:
                         diagnostic("E403", f"{self.name} has no text that keywords could be searched in", span)
                     )
                 continue
-            found = known.get(name) or _standing(self.rows, name)
-            if isinstance(found, Standing):
-                self.fields[name] = known[name] = found
-            else:
+            found = self.rows.fields.get(name) or _standing(self.rows, name)
+            if isinstance(found, str):
                 reason = f": {found}" if found else ""
                 problems.append(diagnostic("E402", f"`{name}` has no column in {self.name}{reason}", span))
-        if problems:
-            raise Sigma2KqlError(problems)
+        return problems
 
     def _keyword_columns(self) -> tuple[Column, ...]:
         return self.serve.keywords or self.table.keywords
@@ -338,7 +361,7 @@ class _Mapper:
     def _tree(self, expr: Expr[Field], turned: bool) -> Expr[Column]:
         """The tree over columns, as small as `simplify` would make it; `turned`: under an odd number of `not`."""
         if isinstance(expr, Match):
-            return self._leaf(expr, self.fields.get(expr.subject.name), turned)
+            return self._leaf(expr, self._standing(expr.subject), turned)
         if isinstance(expr, Or):
             return self._alternatives(expr.items, turned)
         if isinstance(expr, And):
@@ -351,7 +374,7 @@ class _Mapper:
         """Adds what has to hold all together, without the levels between."""
         for item in items:
             if isinstance(item, Match):
-                done.append(self._leaf(item, self.fields.get(item.subject.name), turned))
+                done.append(self._leaf(item, self._standing(item.subject), turned))
             elif isinstance(item, And):
                 self._conjuncts(item.items, turned, done)
             else:
@@ -361,7 +384,7 @@ class _Mapper:
         """Any of the items; those on one field whose column depends on the row ask for the row once, not for each
         value.
         """
-        lists: dict[str | None, list[Match[Field]]] = {}
+        lists: dict[str, list[Match[Field]]] = {}
         done: list[Expr[Column]] = []
         shapes: list[tuple[Part, ...]] = []
         subject: Field | None = None
@@ -373,7 +396,7 @@ class _Mapper:
                 continue
             if item.subject is not subject:  # the values of a list have one subject
                 subject = item.subject
-                standing = self.fields.get(subject.name)
+                standing = self._standing(subject)
                 columns = standing.texts if standing is not None else ()
             test = item.test
             if columns and isinstance(test, Text) and test.parts not in _EMPTINESS:
@@ -381,7 +404,7 @@ class _Mapper:
                 done.append(Match(columns[0], test, item.span))
                 if len(columns) > 1:
                     done += [Match(column, test, item.span) for column in columns[1:]]
-            elif standing is not None and standing.field.cases:
+            elif standing is not None and subject.name is not None and standing.field.cases:
                 lists.setdefault(subject.name, []).append(item)
             else:
                 done.append(self._leaf(item, standing, turned))
@@ -400,6 +423,8 @@ class _Mapper:
             if len(columns) == 1:
                 return Match(columns[0], test, leaf.span)  # nearly always
             return Or(tuple([Match(column, test, leaf.span) for column in columns]))
+        if isinstance(test, SameAs):
+            self._standing(test.other)  # also where the test needs no column
         field = standing.field
         if field.exactness != "exact":
             self.notes.lose(field.exactness, f"`{leaf.subject.name}`: {field.why}", leaf.span, turned)
@@ -439,18 +464,11 @@ class _Mapper:
         test = leaf.test
         if not isinstance(test, SameAs):
             return test
-        other = self.fields[test.other.name].field
-        if len(other.columns) != 1 or other.transform:
-            raise Sigma2KqlError(
-                [
-                    diagnostic(
-                        "E404",
-                        f"`{test.other.name}` cannot be compared with here: it is no single column of {self.name}",
-                        leaf.span,
-                    )
-                ]
-            )
-        return SameAs(other.columns[0], test.shape, test.cased)
+        other = self._standing(test.other)
+        if other is None or len(other.field.columns) != 1 or other.field.transform:
+            message = f"`{test.other.name}` cannot be compared with here: it is no single column of {self.name}"
+            raise Sigma2KqlError(self._missing() or [diagnostic("E404", message, leaf.span)])
+        return SameAs(other.field.columns[0], test.shape, test.cased)
 
     def _plain(self, request: Request) -> Expr[Column]:
         """Any of the columns, each by its type: a number on a text column and a text on a number column become equal
@@ -528,7 +546,15 @@ class _Mapper:
         elif isinstance(test, Number):
             test = Text((ANY, decimal_text(test.value), ANY))
         columns = self._keyword_columns()
+        if not columns:
+            raise Sigma2KqlError(self._missing())
+        self.touched = True
         return any_of([Match(column, escaped(test, column), leaf.span) for column in columns])
+
+
+def _joined(parts: list[Expr[Column]]) -> Expr[Column]:
+    """All of the conjuncts."""
+    return parts[0] if len(parts) == 1 else And(tuple(parts))
 
 
 def _selects_nothing(problem: Diagnostic) -> Diagnostic:
