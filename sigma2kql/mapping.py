@@ -39,7 +39,7 @@ from sigma2kql.model import (
     Text,
     Verdict,
 )
-from sigma2kql.simplify import all_of, any_of, leaves, negated, replace as replace_leaves, simplify
+from sigma2kql.simplify import all_of, any_of, leaves, negated, simplify
 from sigma2kql.tables import Rows, Standing, Target, carriers, carries_field, describe
 from sigma2kql.transforms import (
     ALWAYS,
@@ -55,12 +55,7 @@ from sigma2kql.transforms import (
     reason,
     text_holds,
 )
-from sigma2kql.transforms.typed import (
-    escaped,
-    is_plain_text,
-    is_typed,
-    typed,
-)
+from sigma2kql.transforms.typed import escaped, is_plain_text, typed
 
 
 @frozen
@@ -411,7 +406,7 @@ class _Mapper:
         if len(set(shapes)) == len(items) and len(done) > 1:
             return Or(tuple(done))  # nearly always: different texts
         for name, found in lists.items():
-            done.append(simplify(self._by_case(found, self.fields[name].field, turned)))
+            done.append(self._by_case(found, self.fields[name].field, turned))
         return any_of(done)
 
     def _leaf(self, leaf: Match[Field], standing: Standing | None, turned: bool) -> Expr[Column]:
@@ -428,14 +423,14 @@ class _Mapper:
         field = standing.field
         if field.exactness != "exact":
             self.notes.lose(field.exactness, f"`{leaf.subject.name}`: {field.why}", leaf.span, turned)
-        return simplify(self._on(leaf, field, turned))
+        return self._on(leaf, field, turned)
 
     def _on(self, leaf: Match[Field], field: FieldMap, negated: bool) -> Expr[Column]:
-        """One test on a field as the table has it."""
+        """One test on a field as the table has it, small already."""
         if field.cases:
             return self._by_case([leaf], field, negated)
         if field.values is not None:
-            return self._by_value(leaf, field)
+            return simplify(self._by_value(leaf, field))
         if field.constant is not None:
             if text_holds(leaf.test, field.constant):
                 return ALWAYS
@@ -448,16 +443,22 @@ class _Mapper:
         if field.presence and _asks_emptiness(test):
             return self._plain(Request(leaf, test, field.presence, {}, self.notes, negated))
         if field.empty and (changed := self._with_empty(leaf, test, field)) is not None:
-            return changed
+            return simplify(changed)
         request = Request(leaf, test, field.columns, field.options, self.notes, negated, field.closed)
         if field.transform is not None:
-            rewritten = TRANSFORMS[field.transform].rewrite(request)
-            if all(map(is_typed, leaves(rewritten))):
-                return rewritten  # nearly always
-            return replace_leaves(rewritten, lambda one: typed(one, self.notes))
+            return self._fitted(TRANSFORMS[field.transform].rewrite(request))
         if field.known and (problem := self._unknown(leaf, field)) is not None:
             return problem
         return self._plain(request)
+
+    def _fitted(self, expr: Expr[Column]) -> Expr[Column]:
+        """A tree with every test as its column's type takes it, as small as `simplify` would make it."""
+        if isinstance(expr, Match):
+            return typed(expr, self.notes)
+        if isinstance(expr, Not):
+            return negated(self._fitted(expr.item))
+        items = [self._fitted(item) for item in expr.items]
+        return all_of(items) if isinstance(expr, And) else any_of(items)
 
     def _test(self, leaf: Match[Field]) -> Test[Column]:
         """The test with a compared field (SameAs) replaced by its column."""
@@ -475,11 +476,11 @@ class _Mapper:
         texts.
         """
         test, span = request.test, request.match.span
-        found = tuple([typed(Match(column, test, span), self.notes) for column in request.columns])
+        found = [typed(Match(column, test, span), self.notes) for column in request.columns]
         if len(found) == 1:
             return found[0]
         empties = isinstance(test, Null) or test == _EMPTY
-        return And(found) if empties else Or(found)
+        return all_of(found) if empties else any_of(found)
 
     def _with_empty(self, leaf: Match[Field], test: Test[Column], field: FieldMap) -> Expr[Column] | None:
         """The test where a text such as `-` stands for a missing value: that text is empty, and nothing else."""
@@ -536,7 +537,7 @@ class _Mapper:
             tested = Or(tuple(self._on(leaf, case, negated) for leaf in tests))
             branches.append(And((*(Not(b) for b in before), when, tested)))
             before.append(when)
-        return Or(tuple(branches))
+        return simplify(Or(tuple(branches)))
 
     def _keyword(self, leaf: Match[Field]) -> Expr[Column]:
         """The text anywhere in the columns that hold the event's text."""

@@ -40,17 +40,11 @@ def is_plain_text(field: FieldMap) -> bool:
     return all(column.type == "string" and column.kind != "xml" for column in field.columns)
 
 
-def is_typed(leaf: Match[Column]) -> bool:
-    """Whether it is a text that is asked of a text column: nearly always."""
-    column, test = leaf.subject, leaf.test
-    return column.type == "string" and column.kind != "xml" and isinstance(test, Text) and bool(test.parts)
-
-
 def typed(leaf: Match[Column], notes: Notes) -> Expr[Column]:
     """The same meaning as a test that the column's type takes."""
-    if is_typed(leaf):
-        return leaf
     column, test = leaf.subject, leaf.test
+    if column.type == "string" and column.kind != "xml" and isinstance(test, Text) and test.parts:
+        return leaf  # nearly always: a text that is asked of a text column
     match test:
         case Text(()):
             return Match(column, Null(), leaf.span)
