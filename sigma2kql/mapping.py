@@ -91,7 +91,7 @@ def map_rule(rule: Rule, where: Expr[Field], target: Target, builtin: bool = Fal
     refused: list[tuple[Rows, Sigma2KqlError]] = []
     passed: list[str] = []
     for rows in target.candidates(rule.logsource):
-        if not uses.fit(rows.serve):
+        if rows.serve.event_ids and not uses.fit(rows.serve.event_ids):
             continue
         try:
             mapped = _Mapper(rows, uses, builtin).run(where)
@@ -116,7 +116,7 @@ def map_everywhere(rule: Rule, where: Expr[Field], target: Target, builtin: bool
     uses = _Uses(where)
     found = {best.table.name: best}
     for rows in target.candidates(rule.logsource):
-        if rows.table.name in found or not uses.fit(rows.serve):
+        if rows.table.name in found or (rows.serve.event_ids and not uses.fit(rows.serve.event_ids)):
             continue
         try:
             mapped = _Mapper(rows, uses, builtin).run(where)
@@ -238,13 +238,15 @@ class _Uses:
         texts = [literal(leaf.test) for leaf in leaves(self.where) if leaf.subject.name == "EventID"]
         return {int(text) for text in texts if text is not None and text.isdigit()}
 
-    def fit(self, serve: Serve) -> bool:
-        """Whether the serve takes rules with these EventIDs."""
-        return not serve.event_ids or (bool(self.event_ids) and self.event_ids <= serve.event_ids)
+    def fit(self, taken: frozenset[int]) -> bool:
+        """Whether rows with these EventIDs are all that it selects."""
+        return bool(self.event_ids) and self.event_ids <= taken
 
 
 class _Mapper:
     """Maps one rule onto one serve of one table."""
+
+    __slots__ = ("fields", "name", "notes", "rows", "serve", "table", "touched", "uses")
 
     def __init__(self, rows: Rows, uses: _Uses, builtin: bool) -> None:
         self.rows = rows
@@ -253,15 +255,15 @@ class _Mapper:
         self.uses = uses
         self.name = rows.table.builtin if builtin and rows.table.builtin else rows.table.name
         self.notes = Notes()
-        self.fields: dict[str, Standing] = {}
+        self.fields: dict[str | None, Standing] = {}
         self.touched = False  # whether a test may be about what the rows' own condition speaks of
 
     def run(self, where: Expr[Field]) -> Mapped:
         tree = self._tree(where, False)
         stated = self.rows.stated if self.touched else ()
         tree, narrowed = settled(tree, self.rows.facts if self.touched else {})
-        never = [diagnostic(code, message, span, hint) for code, message, span, hint in self.notes.never]
         if isinstance(tree, Or) and not tree.items:
+            never = [diagnostic(*one) for one in self.notes.never]
             raise Sigma2KqlError(never or [diagnostic("E410", "the rule can never match in this table", None)])
         parts = conjuncts(tree)
         if clash := contradiction((*stated, *parts)):
@@ -279,14 +281,16 @@ class _Mapper:
             query,
             self.table,
             verdict,
-            {name: standing.words for name, standing in self.fields.items()},
-            (*map(_selects_nothing, never), *warnings),
+            {name: standing.words for name, standing in self.fields.items() if name is not None},
+            (*[_selects_nothing(message, span, hint) for _, message, span, hint in self.notes.never], *warnings),
             serve=self.serve,
             caveats=self._caveats(),
         )
 
     def _losses(self) -> tuple[Verdict, list[Diagnostic]]:
         """How true the query is, and a warning for each way in which it is not."""
+        if not self.notes.losses and self.serve.exactness == "exact":
+            return "exact", []
         losses = [loss for loss in self.notes.losses if loss.exactness != "exact"]
         if self.serve.exactness != "exact":
             losses.insert(0, Loss(self.serve.exactness, self.serve.why, None))
@@ -307,24 +311,24 @@ class _Mapper:
 
     def _caveats(self) -> tuple[str, ...]:
         """The sources behind the table whose rows differ, for the fields of the rule and for the table itself."""
-        found = [caveat for caveat in (self.serve.caveat, self.table.caveat) if caveat]
         told = [
             sentence
             for name, standing in self.fields.items()
+            if standing.caveats  # seldom
             for sentence, selective in standing.caveats
             if not selective or name in self.notes.concerned
         ]
-        return tuple(dict.fromkeys(told + found))
+        if self.serve.caveat or self.table.caveat:
+            told += filter(None, (self.serve.caveat, self.table.caveat))
+        return tuple(dict.fromkeys(told)) if told else ()
 
     # -- fields ------------------------------------------------------------------------------------------------------
 
     def _standing(self, field: Field) -> Standing | None:
         """How a field stands in these rows; None for the whole event. Raises Sigma2KqlError where it does not."""
         name = field.name
-        if name is None:
-            return None
         standing = self.fields.get(name)
-        if standing is None:
+        if standing is None and name is not None:
             found = self.rows.fields.get(name) or _standing(self.rows, name)
             if isinstance(found, str):
                 raise Sigma2KqlError(self._missing())
@@ -558,8 +562,8 @@ def _joined(parts: list[Expr[Column]]) -> Expr[Column]:
     return parts[0] if len(parts) == 1 else And(tuple(parts))
 
 
-def _selects_nothing(problem: Diagnostic) -> Diagnostic:
-    return diagnostic("W410", f"{problem.message}: this value selects nothing", problem.span, problem.hint)
+def _selects_nothing(message: str, span: Span | None, hint: str) -> Diagnostic:
+    return diagnostic("W410", f"{message}: this value selects nothing", span, hint)
 
 
 def _asks_emptiness(test: Test[Any]) -> bool:
