@@ -397,6 +397,8 @@ class _Mapper:
                 subject = item.subject
                 standing = self._standing(subject)
                 columns = standing.texts if standing is not None else ()
+                if standing is not None and standing.texts and standing.field.exactness != "exact":
+                    self._lose(item, standing.field, turned)  # once for all values
             test = item.test
             if columns and isinstance(test, Text) and test.parts not in _EMPTINESS:
                 shapes.append(test.parts)
@@ -417,17 +419,20 @@ class _Mapper:
         """One test on a field, or on the whole event."""
         if standing is None:
             return self._keyword(leaf)
-        columns, test = standing.texts, leaf.test
+        columns, field, test = standing.texts, standing.field, leaf.test
+        if field.exactness != "exact":
+            self._lose(leaf, field, turned)
         if columns and isinstance(test, Text) and test.parts not in _EMPTINESS:
             if len(columns) == 1:
                 return Match(columns[0], test, leaf.span)  # nearly always
             return Or(tuple([Match(column, test, leaf.span) for column in columns]))
         if isinstance(test, SameAs):
             self._standing(test.other)  # also where the test needs no column
-        field = standing.field
-        if field.exactness != "exact":
-            self.notes.lose(field.exactness, f"`{leaf.subject.name}`: {field.why}", leaf.span, turned)
         return self._on(leaf, field, turned)
+
+    def _lose(self, leaf: Match[Field], field: FieldMap, turned: bool) -> None:
+        """Note what a test on the field misses or finds beside."""
+        self.notes.lose(field.exactness, f"`{leaf.subject.name}`: {field.why}", leaf.span, turned)
 
     def _on(self, leaf: Match[Field], field: FieldMap, negated: bool) -> Expr[Column]:
         """One test on a field as the table has it, small already."""
