@@ -32,7 +32,8 @@ from sigma2kql.transforms.request import PRESENT, Notes, as_text, join_parts
 
 def is_plain_text(field: FieldMap) -> bool:
     """Whether the field is text columns, and texts stand in them as they are."""
-    if field.cases or field.transform or field.empty or field.known or field.values is not None or field.constant is not None or not field.columns:
+    special = field.cases or field.transform or field.empty or field.known
+    if special or field.values is not None or field.constant is not None or not field.columns:
         return False
     return all(column.type == "string" and column.kind != "xml" for column in field.columns)
 
