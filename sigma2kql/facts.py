@@ -59,6 +59,8 @@ def conjuncts(tree: Expr[Column]) -> tuple[Expr[Column], ...]:
 
 def contradiction(parts: tuple[Expr[Column], ...]) -> Diagnostic | None:
     """Two conjuncts that ask one column for different whole values: such a query can never fire."""
+    if len(parts) < 2:
+        return None
     columns = [column for column in map(_first_column, parts) if column is not None]
     if len(set(columns)) == len(columns):
         return None  # nearly always

@@ -6,8 +6,9 @@ except for what the outcome's losses say; what no table can carry is an error th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from sigma2kql.accessors import fill
@@ -28,6 +29,7 @@ from sigma2kql.model import (
     Null,
     Number,
     Or,
+    Part,
     Query,
     Rule,
     SameAs,
@@ -37,7 +39,7 @@ from sigma2kql.model import (
     Text,
     Verdict,
 )
-from sigma2kql.simplify import all_of, any_of, leaves, negated, replace as replace_leaves, simplify
+from sigma2kql.simplify import all_of, any_of, leaves, negated, simplify
 from sigma2kql.tables import Rows, Standing, Target, carriers, carries_field, describe
 from sigma2kql.transforms import (
     ALWAYS,
@@ -53,12 +55,7 @@ from sigma2kql.transforms import (
     reason,
     text_holds,
 )
-from sigma2kql.transforms.typed import (
-    escaped,
-    is_plain_text,
-    is_typed,
-    typed,
-)
+from sigma2kql.transforms.typed import escaped, is_plain_text, typed
 
 
 @frozen
@@ -94,7 +91,7 @@ def map_rule(rule: Rule, where: Expr[Field], target: Target, builtin: bool = Fal
     refused: list[tuple[Rows, Sigma2KqlError]] = []
     passed: list[str] = []
     for rows in target.candidates(rule.logsource):
-        if not uses.fit(rows.serve):
+        if rows.serve.event_ids and not uses.fit(rows.serve.event_ids):
             continue
         try:
             mapped = _Mapper(rows, uses, builtin).run(where)
@@ -119,7 +116,7 @@ def map_everywhere(rule: Rule, where: Expr[Field], target: Target, builtin: bool
     uses = _Uses(where)
     found = {best.table.name: best}
     for rows in target.candidates(rule.logsource):
-        if rows.table.name in found or not uses.fit(rows.serve):
+        if rows.table.name in found or (rows.serve.event_ids and not uses.fit(rows.serve.event_ids)):
             continue
         try:
             mapped = _Mapper(rows, uses, builtin).run(where)
@@ -176,6 +173,7 @@ def _hints(problem: Diagnostic, rule: Rule, target: Target, rows: Rows) -> tuple
 
 
 _EMPTY = Text(())
+_EMPTINESS = ((), (ANY,))  # the texts that ask whether a field is empty
 
 
 def find_field(table: Table, serve: Serve, name: str) -> FieldMap | str:
@@ -201,36 +199,54 @@ def _standing(rows: Rows, name: str) -> Standing | str:
         for one in (found, *(case for _, case in found.cases))
         if one.caveat
     ]
-    return Standing(found, found.columns if is_plain_text(found) else (), describe(found), tuple(caveats))
+    texts = tuple(dict.fromkeys(found.columns)) if is_plain_text(found) else ()
+    stated = {leaf.subject for leaf in leaves(rows.serve.where)}
+    return Standing(found, texts, describe(found), tuple(caveats), not stated.isdisjoint(_asked(found)))
+
+
+def _asked(field: FieldMap) -> Iterator[Column]:
+    """Every column that a test on the field may be asked of."""
+    yield from (*field.columns, *field.presence)
+    predicates = [when for when, _ in field.cases] + list((field.values or {}).values())
+    for predicate in (*predicates, *((field.default,) if field.default is not None else ())):
+        yield from (leaf.subject for leaf in leaves(predicate))
+    for _, case in field.cases:
+        yield from _asked(case)
 
 
 class _Uses:
-    """What a tree asks for: its fields with their first place, and the EventIDs it selects."""
+    """What a tree asks for, found when it is first needed: nearly always every field has its place, and the table takes
+    every EventID.
+    """
 
     def __init__(self, where: Expr[Field]) -> None:
-        self.fields: dict[str | None, Span | None] = {}
-        self.event_ids: set[int] = set()
-        subject: Field | None = None
-        for leaf in leaves(where):
-            if leaf.subject is not subject:  # the values of a list have one subject
-                subject = leaf.subject
-                is_id = subject.name == "EventID"
-                if subject.name not in self.fields:
-                    self.fields[subject.name] = subject.span or leaf.span
-            if isinstance(leaf.test, SameAs):
-                self.fields.setdefault(leaf.test.other.name, leaf.test.other.span or leaf.span)
-            elif is_id:
-                text = literal(leaf.test)
-                if text is not None and text.isdigit():
-                    self.event_ids.add(int(text))
+        self.where = where
 
-    def fit(self, serve: Serve) -> bool:
-        """Whether the serve takes rules with these EventIDs."""
-        return not serve.event_ids or (bool(self.event_ids) and self.event_ids <= serve.event_ids)
+    @cached_property
+    def fields(self) -> dict[str | None, Span | None]:
+        """Its fields with their first place."""
+        found: dict[str | None, Span | None] = {}
+        for leaf in leaves(self.where):
+            found.setdefault(leaf.subject.name, leaf.subject.span or leaf.span)
+            if isinstance(leaf.test, SameAs):
+                found.setdefault(leaf.test.other.name, leaf.test.other.span or leaf.span)
+        return found
+
+    @cached_property
+    def event_ids(self) -> set[int]:
+        """The EventIDs it selects."""
+        texts = [literal(leaf.test) for leaf in leaves(self.where) if leaf.subject.name == "EventID"]
+        return {int(text) for text in texts if text is not None and text.isdigit()}
+
+    def fit(self, taken: frozenset[int]) -> bool:
+        """Whether rows with these EventIDs are all that it selects."""
+        return bool(self.event_ids) and self.event_ids <= taken
 
 
 class _Mapper:
     """Maps one rule onto one serve of one table."""
+
+    __slots__ = ("fields", "name", "notes", "rows", "serve", "table", "touched", "uses")
 
     def __init__(self, rows: Rows, uses: _Uses, builtin: bool) -> None:
         self.rows = rows
@@ -240,42 +256,41 @@ class _Mapper:
         self.name = rows.table.builtin if builtin and rows.table.builtin else rows.table.name
         self.notes = Notes()
         self.fields: dict[str | None, Standing] = {}
+        self.touched = False  # whether a test may be about what the rows' own condition speaks of
 
     def run(self, where: Expr[Field]) -> Mapped:
-        self._resolve()
-        stated = self.rows.stated
-        tree, narrowed = settled(self._tree(where, False), self.rows.facts)
-        never = [diagnostic(code, message, span, hint) for code, message, span, hint in self.notes.never]
+        tree = self._tree(where, False)
+        stated = self.rows.stated if self.touched else ()
+        tree, narrowed = settled(tree, self.rows.facts if self.touched else {})
         if isinstance(tree, Or) and not tree.items:
+            never = [diagnostic(*one) for one in self.notes.never]
             raise Sigma2KqlError(never or [diagnostic("E410", "the rule can never match in this table", None)])
         parts = conjuncts(tree)
         if clash := contradiction((*stated, *parts)):
             raise Sigma2KqlError([clash])
-        asked = tuple([part for part in parts if part not in stated])
-        if narrowed:
-            stated = tuple(
-                e for e in stated if not any(narrowed.get(c, texts) < texts for c, texts in known_texts(e).items())
-            )
+        rows = self.serve.where
+        if stated:
+            tree = _joined([part for part in parts if part not in stated])
+            if narrowed:
+                rows = _joined(
+                    [e for e in stated if not any(narrowed.get(c, t) < t for c, t in known_texts(e).items())]
+                )
         verdict, warnings = self._losses()
-        query = Query(
-            self.name,
-            stated[0] if len(stated) == 1 else And(stated),
-            asked[0] if len(asked) == 1 else And(asked),
-            self.table.time,
-            self.table.columns,
-        )
+        query = Query(self.name, rows, tree, self.table.time, self.table.columns)
         return Mapped(
             query,
             self.table,
             verdict,
             {name: standing.words for name, standing in self.fields.items() if name is not None},
-            (*map(_selects_nothing, never), *warnings),
+            (*[_selects_nothing(message, span, hint) for _, message, span, hint in self.notes.never], *warnings),
             serve=self.serve,
             caveats=self._caveats(),
         )
 
     def _losses(self) -> tuple[Verdict, list[Diagnostic]]:
         """How true the query is, and a warning for each way in which it is not."""
+        if not self.notes.losses and self.serve.exactness == "exact":
+            return "exact", []
         losses = [loss for loss in self.notes.losses if loss.exactness != "exact"]
         if self.serve.exactness != "exact":
             losses.insert(0, Loss(self.serve.exactness, self.serve.why, None))
@@ -296,21 +311,34 @@ class _Mapper:
 
     def _caveats(self) -> tuple[str, ...]:
         """The sources behind the table whose rows differ, for the fields of the rule and for the table itself."""
-        found = [caveat for caveat in (self.serve.caveat, self.table.caveat) if caveat]
         told = [
             sentence
             for name, standing in self.fields.items()
+            if standing.caveats  # seldom
             for sentence, selective in standing.caveats
             if not selective or name in self.notes.concerned
         ]
-        return tuple(dict.fromkeys(told + found))
+        if self.serve.caveat or self.table.caveat:
+            told += filter(None, (self.serve.caveat, self.table.caveat))
+        return tuple(dict.fromkeys(told)) if told else ()
 
     # -- fields ------------------------------------------------------------------------------------------------------
 
-    def _resolve(self) -> None:
-        """Find every field of the rule in the table, or say of all that are missing why."""
+    def _standing(self, field: Field) -> Standing | None:
+        """How a field stands in these rows; None for the whole event. Raises Sigma2KqlError where it does not."""
+        name = field.name
+        standing = self.fields.get(name)
+        if standing is None and name is not None:
+            found = self.rows.fields.get(name) or _standing(self.rows, name)
+            if isinstance(found, str):
+                raise Sigma2KqlError(self._missing())
+            self.fields[name] = self.rows.fields[name] = standing = found
+            self.touched |= found.touches
+        return standing
+
+    def _missing(self) -> list[Diagnostic]:
+        """Every field of the rule that the table does not have, and why."""
         problems = []
-        known = self.rows.fields
         for name, span in self.uses.fields.items():
             if name is None:
                 if not self._keyword_columns():
@@ -318,14 +346,11 @@ class _Mapper:
                         diagnostic("E403", f"{self.name} has no text that keywords could be searched in", span)
                     )
                 continue
-            found = known.get(name) or _standing(self.rows, name)
-            if isinstance(found, Standing):
-                self.fields[name] = known[name] = found
-            else:
+            found = self.rows.fields.get(name) or _standing(self.rows, name)
+            if isinstance(found, str):
                 reason = f": {found}" if found else ""
                 problems.append(diagnostic("E402", f"`{name}` has no column in {self.name}{reason}", span))
-        if problems:
-            raise Sigma2KqlError(problems)
+        return problems
 
     def _keyword_columns(self) -> tuple[Column, ...]:
         return self.serve.keywords or self.table.keywords
@@ -335,54 +360,86 @@ class _Mapper:
     def _tree(self, expr: Expr[Field], turned: bool) -> Expr[Column]:
         """The tree over columns, as small as `simplify` would make it; `turned`: under an odd number of `not`."""
         if isinstance(expr, Match):
-            return self._leaf(expr, self.fields.get(expr.subject.name), turned)
+            return self._leaf(expr, self._standing(expr.subject), turned)
         if isinstance(expr, Or):
-            return any_of(self._alternatives(expr.items, turned))
+            return self._alternatives(expr.items, turned)
         if isinstance(expr, And):
-            return all_of([self._tree(item, turned) for item in expr.items])
+            done: list[Expr[Column]] = []
+            self._conjuncts(expr.items, turned, done)
+            return all_of(done)
         return negated(self._tree(expr.item, not turned))
 
-    def _alternatives(self, items: tuple[Expr[Field], ...], turned: bool) -> list[Expr[Column]]:
-        """Alternatives; those on one field whose column depends on the row ask for the row once, not for each value."""
-        lists: dict[str | None, list[Match[Field]]] = {}
+    def _conjuncts(self, items: tuple[Expr[Field], ...], turned: bool, done: list[Expr[Column]]) -> None:
+        """Adds what has to hold all together, without the levels between."""
+        for item in items:
+            if isinstance(item, Match):
+                done.append(self._leaf(item, self._standing(item.subject), turned))
+            elif isinstance(item, And):
+                self._conjuncts(item.items, turned, done)
+            else:
+                done.append(self._tree(item, turned))
+
+    def _alternatives(self, items: tuple[Expr[Field], ...], turned: bool) -> Expr[Column]:
+        """Any of the items; those on one field whose column depends on the row ask for the row once, not for each
+        value.
+        """
+        lists: dict[str, list[Match[Field]]] = {}
         done: list[Expr[Column]] = []
+        shapes: list[tuple[Part, ...]] = []
         subject: Field | None = None
         standing: Standing | None = None
+        columns: tuple[Column, ...] = ()
         for item in items:
             if not isinstance(item, Match):
                 done.append(self._tree(item, turned))
                 continue
             if item.subject is not subject:  # the values of a list have one subject
                 subject = item.subject
-                standing = self.fields.get(subject.name)
-            if standing is not None and standing.field.cases:
+                standing = self._standing(subject)
+                columns = standing.texts if standing is not None else ()
+                if standing is not None and standing.texts and standing.field.exactness != "exact":
+                    self._lose(item, standing.field, turned)  # once for all values
+            test = item.test
+            if columns and isinstance(test, Text) and test.parts not in _EMPTINESS:
+                shapes.append(test.parts)
+                done.append(Match(columns[0], test, item.span))
+                if len(columns) > 1:
+                    done += [Match(column, test, item.span) for column in columns[1:]]
+            elif standing is not None and subject.name is not None and standing.field.cases:
                 lists.setdefault(subject.name, []).append(item)
             else:
                 done.append(self._leaf(item, standing, turned))
+        if len(set(shapes)) == len(items) and len(done) > 1:
+            return Or(tuple(done))  # nearly always: different texts
         for name, found in lists.items():
-            done.append(simplify(self._by_case(found, self.fields[name].field, turned)))
-        return done
+            done.append(self._by_case(found, self.fields[name].field, turned))
+        return any_of(done)
 
     def _leaf(self, leaf: Match[Field], standing: Standing | None, turned: bool) -> Expr[Column]:
         """One test on a field, or on the whole event."""
         if standing is None:
             return self._keyword(leaf)
-        columns, test = standing.texts, leaf.test
-        if columns and isinstance(test, Text) and (len(test.parts) > 1 or not _asks_emptiness(test)):
+        columns, field, test = standing.texts, standing.field, leaf.test
+        if field.exactness != "exact":
+            self._lose(leaf, field, turned)
+        if columns and isinstance(test, Text) and test.parts not in _EMPTINESS:
             if len(columns) == 1:
                 return Match(columns[0], test, leaf.span)  # nearly always
-            return any_of([Match(column, test, leaf.span) for column in columns])
-        field = standing.field
-        if field.exactness != "exact":
-            self.notes.lose(field.exactness, f"`{leaf.subject.name}`: {field.why}", leaf.span, turned)
-        return simplify(self._on(leaf, field, turned))
+            return Or(tuple([Match(column, test, leaf.span) for column in columns]))
+        if isinstance(test, SameAs):
+            self._standing(test.other)  # also where the test needs no column
+        return self._on(leaf, field, turned)
+
+    def _lose(self, leaf: Match[Field], field: FieldMap, turned: bool) -> None:
+        """Note what a test on the field misses or finds beside."""
+        self.notes.lose(field.exactness, f"`{leaf.subject.name}`: {field.why}", leaf.span, turned)
 
     def _on(self, leaf: Match[Field], field: FieldMap, negated: bool) -> Expr[Column]:
-        """One test on a field as the table has it."""
+        """One test on a field as the table has it, small already."""
         if field.cases:
             return self._by_case([leaf], field, negated)
         if field.values is not None:
-            return self._by_value(leaf, field)
+            return simplify(self._by_value(leaf, field))
         if field.constant is not None:
             if text_holds(leaf.test, field.constant):
                 return ALWAYS
@@ -395,45 +452,44 @@ class _Mapper:
         if field.presence and _asks_emptiness(test):
             return self._plain(Request(leaf, test, field.presence, {}, self.notes, negated))
         if field.empty and (changed := self._with_empty(leaf, test, field)) is not None:
-            return changed
+            return simplify(changed)
         request = Request(leaf, test, field.columns, field.options, self.notes, negated, field.closed)
         if field.transform is not None:
-            rewritten = TRANSFORMS[field.transform].rewrite(request)
-            if all(map(is_typed, leaves(rewritten))):
-                return rewritten  # nearly always
-            return replace_leaves(rewritten, lambda one: typed(one, self.notes))
+            return self._fitted(TRANSFORMS[field.transform].rewrite(request))
         if field.known and (problem := self._unknown(leaf, field)) is not None:
             return problem
         return self._plain(request)
+
+    def _fitted(self, expr: Expr[Column]) -> Expr[Column]:
+        """A tree with every test as its column's type takes it, as small as `simplify` would make it."""
+        if isinstance(expr, Match):
+            return typed(expr, self.notes)
+        if isinstance(expr, Not):
+            return negated(self._fitted(expr.item))
+        items = [self._fitted(item) for item in expr.items]
+        return all_of(items) if isinstance(expr, And) else any_of(items)
 
     def _test(self, leaf: Match[Field]) -> Test[Column]:
         """The test with a compared field (SameAs) replaced by its column."""
         test = leaf.test
         if not isinstance(test, SameAs):
             return test
-        other = self.fields[test.other.name].field
-        if len(other.columns) != 1 or other.transform:
-            raise Sigma2KqlError(
-                [
-                    diagnostic(
-                        "E404",
-                        f"`{test.other.name}` cannot be compared with here: it is no single column of {self.name}",
-                        leaf.span,
-                    )
-                ]
-            )
-        return SameAs(other.columns[0], test.shape, test.cased)
+        other = self._standing(test.other)
+        if other is None or len(other.field.columns) != 1 or other.field.transform:
+            message = f"`{test.other.name}` cannot be compared with here: it is no single column of {self.name}"
+            raise Sigma2KqlError(self._missing() or [diagnostic("E404", message, leaf.span)])
+        return SameAs(other.field.columns[0], test.shape, test.cased)
 
     def _plain(self, request: Request) -> Expr[Column]:
         """Any of the columns, each by its type: a number on a text column and a text on a number column become equal
         texts.
         """
         test, span = request.test, request.match.span
-        found = tuple([typed(Match(column, test, span), self.notes) for column in request.columns])
+        found = [typed(Match(column, test, span), self.notes) for column in request.columns]
         if len(found) == 1:
             return found[0]
         empties = isinstance(test, Null) or test == _EMPTY
-        return And(found) if empties else Or(found)
+        return all_of(found) if empties else any_of(found)
 
     def _with_empty(self, leaf: Match[Field], test: Test[Column], field: FieldMap) -> Expr[Column] | None:
         """The test where a text such as `-` stands for a missing value: that text is empty, and nothing else."""
@@ -490,7 +546,7 @@ class _Mapper:
             tested = Or(tuple(self._on(leaf, case, negated) for leaf in tests))
             branches.append(And((*(Not(b) for b in before), when, tested)))
             before.append(when)
-        return Or(tuple(branches))
+        return simplify(Or(tuple(branches)))
 
     def _keyword(self, leaf: Match[Field]) -> Expr[Column]:
         """The text anywhere in the columns that hold the event's text."""
@@ -500,14 +556,22 @@ class _Mapper:
         elif isinstance(test, Number):
             test = Text((ANY, decimal_text(test.value), ANY))
         columns = self._keyword_columns()
+        if not columns:
+            raise Sigma2KqlError(self._missing())
+        self.touched = True
         return any_of([Match(column, escaped(test, column), leaf.span) for column in columns])
 
 
-def _selects_nothing(problem: Diagnostic) -> Diagnostic:
-    return diagnostic("W410", f"{problem.message}: this value selects nothing", problem.span, problem.hint)
+def _joined(parts: list[Expr[Column]]) -> Expr[Column]:
+    """All of the conjuncts."""
+    return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+
+def _selects_nothing(message: str, span: Span | None, hint: str) -> Diagnostic:
+    return diagnostic("W410", f"{message}: this value selects nothing", span, hint)
 
 
 def _asks_emptiness(test: Test[Any]) -> bool:
     if isinstance(test, Text):
-        return len(test.parts) < 2 and (not test.parts or test.parts[0] is ANY)
+        return test.parts in _EMPTINESS
     return isinstance(test, Null | Exists)

@@ -55,22 +55,25 @@ def _flatten(
 
     `X or (X and Y)` is `X` (and the dual): an item that has another item among its own parts adds nothing.
     """
-    if len(items) > 1 and _are_different_texts(items):
-        return same(tuple(items))
     flat: list[Expr[S]] = []
+    marks: list[Hashable] = []
     for item in items:
-        if isinstance(item, same):
+        if isinstance(item, Match):
+            flat.append(item)
+            marks.append(item.test.parts if isinstance(item.test, Text) else item.test)
+        elif isinstance(item, same):
             flat += item.items
+            marks += _marks(item.items)
         elif isinstance(item, other) and not item.items:
             return other(())
         else:
             flat.append(item)
-    if len(flat) > len(items) and _are_different_texts(flat):
-        return same(tuple(flat))
+            marks.append(_mark(item))
     if len(flat) > 1:
-        if _may_repeat(flat, other):
+        wholes = [e for e in flat if isinstance(e, other)]
+        if _may_repeat(marks, wholes):
             flat = _without_repeats(flat, other)
-        if same is Or:
+        if len(wholes) > 1 and same is Or:
             flat = _factored(flat)
     return flat[0] if len(flat) == 1 else same(tuple(flat))
 
@@ -80,7 +83,7 @@ def _factored(items: list[Expr[S]]) -> list[Expr[S]]:
     pairs = [item for item in items if isinstance(item, And) and _is_pair(item)]
     if len(pairs) < 2:
         return items
-    marks = [_mark(test) for pair in pairs for test in pair.items]
+    marks = _marks([test for pair in pairs for test in pair.items])
     if len(set(marks)) == len(marks):
         return items  # surely nothing is shared
     counts = Counter(test for pair in pairs for test in pair.items)
@@ -111,22 +114,6 @@ def _with_shared(shared: Expr[S], group: list[And[S]]) -> Expr[S]:
     return And((others, shared)) if group[0].items[1] == shared else And((shared, others))
 
 
-def _are_different_texts(items: Sequence[Expr[S]]) -> bool:
-    """Whether these are tests for texts, no two alike, and nothing else: most lists of values are."""
-    if not isinstance(items[0], Match) or not isinstance(items[-1], Match):
-        return False
-    shapes = [i.test.parts for i in items if isinstance(i, Match) and isinstance(i.test, Text)]
-    if len(shapes) < len(items):
-        return False
-    if len(set(shapes)) == len(shapes):
-        return True
-    subjects = [i.subject for i in items if isinstance(i, Match)]  # one value is asked of several columns
-    distinct = dict(zip(map(id, subjects), subjects, strict=True))
-    return len(set(zip(map(id, subjects), shapes, strict=True))) == len(shapes) and (
-        len(set(distinct.values())) == len(distinct)
-    )
-
-
 def _mark(expr: Expr[S]) -> Hashable:
     """Something that equal trees have in common, found without walking them: hashing whole trees is dear."""
     if isinstance(expr, Match):
@@ -136,20 +123,29 @@ def _mark(expr: Expr[S]) -> Hashable:
     return type(expr), len(expr.items), _mark(expr.items[0]) if expr.items else None
 
 
-def _may_repeat(items: Sequence[Expr[S]], other: type[And[S]] | type[Or[S]]) -> bool:
-    """False where surely nothing stands twice among the items, nor beside an item that holds it as a part."""
-    marks = set(map(_mark, items))
-    if len(marks) < len(items):
+def _marks(items: Sequence[Expr[S]]) -> list[Hashable]:
+    """The mark of each item; nearly always it is the shape of a text."""
+    return [i.test.parts if isinstance(i, Match) and isinstance(i.test, Text) else _mark(i) for i in items]
+
+
+def _may_repeat(marks: list[Hashable], wholes: list[And[S] | Or[S]]) -> bool:
+    """False where surely nothing stands twice among the items with these marks, nor beside a whole that holds it."""
+    known = set(marks)
+    if len(known) < len(marks):
         return True
-    parts = [e for e in items if isinstance(e, other)]
-    return len(parts) < len(items) and not all(marks.isdisjoint(map(_mark, whole.items)) for whole in parts)
+    if len(wholes) < len(marks):
+        for whole in wholes:
+            if not known.isdisjoint(_marks(whole.items)):
+                return True
+    return False
 
 
-def _without_repeats(items: Sequence[Expr[S]], other: type[And[S]] | type[Or[S]]) -> list[Expr[S]]:
+def _without_repeats(items: list[Expr[S]], other: type[And[S]] | type[Or[S]]) -> list[Expr[S]]:
+    """Each item once, and none that has another among its parts."""
     kept = dict.fromkeys(items)
-    parts = [e for e in kept if isinstance(e, other)]
-    if len(parts) < len(kept):
-        for whole in parts:
+    wholes = [e for e in kept if isinstance(e, other)]
+    if len(wholes) < len(kept):
+        for whole in wholes:
             if any(part in kept for part in whole.items):
                 del kept[whole]
     return list(kept)

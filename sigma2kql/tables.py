@@ -53,6 +53,7 @@ class Standing(NamedTuple):
     texts: tuple[Column, ...]  # the text columns that a text is asked of as it is; empty where more is to be done
     words: str
     caveats: tuple[tuple[str, bool], ...]  # the sentence, and whether the transform says which tests it is about
+    touches: bool  # whether it may be asked of a column that the rows' own condition speaks of
 
 
 def describe(field: FieldMap) -> str:

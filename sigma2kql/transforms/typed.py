@@ -31,26 +31,18 @@ from sigma2kql.transforms.request import PRESENT, Notes, as_text, join_parts
 
 
 def is_plain_text(field: FieldMap) -> bool:
-    """Whether the field is text columns and nothing else is said of it, and texts stand in them as they are."""
-    special = (
-        field.cases or field.transform or field.presence or field.empty or field.known or field.exactness != "exact"
-    )
+    """Whether the field is text columns, and texts stand in them as they are."""
+    special = field.cases or field.transform or field.empty or field.known
     if special or field.values is not None or field.constant is not None or not field.columns:
         return False
     return all(column.type == "string" and column.kind != "xml" for column in field.columns)
 
 
-def is_typed(leaf: Match[Column]) -> bool:
-    """Whether it is a text that is asked of a text column: nearly always."""
-    column, test = leaf.subject, leaf.test
-    return column.type == "string" and column.kind != "xml" and isinstance(test, Text) and bool(test.parts)
-
-
 def typed(leaf: Match[Column], notes: Notes) -> Expr[Column]:
     """The same meaning as a test that the column's type takes."""
-    if is_typed(leaf):
-        return leaf
     column, test = leaf.subject, leaf.test
+    if column.type == "string" and column.kind != "xml" and isinstance(test, Text) and test.parts:
+        return leaf  # nearly always: a text that is asked of a text column
     match test:
         case Text(()):
             return Match(column, Null(), leaf.span)
