@@ -7,7 +7,6 @@ any case (the letters k and s also as U+212A and U+017F, which `contains` does n
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import assert_never
 
 from sigma2kql.model import And, Column, Expr, Match, Not, Or, Test, Text
@@ -33,11 +32,16 @@ def compact(expr: Expr[Column]) -> Expr[Column]:
 
 
 def _choice(items: list[Expr[Column]]) -> Expr[Column]:
-    columns = [item.subject.text if isinstance(item, Match) and _plain(item.test) else None for item in items]
-    long = [column for column, number in Counter(columns).items() if column is not None and number >= FEWEST]
-    folded = [_folded([i for i, own in zip(items, columns, strict=True) if own == column]) for column in long]
-    rest = [item for item, column in zip(items, columns, strict=True) if column not in long]
-    return Or((*folded, *rest)) if rest or len(folded) > 1 else folded[0]
+    plain: dict[str, list[Match[Column]]] = {}
+    for item in items:
+        if isinstance(item, Match) and _plain(item.test):
+            plain.setdefault(item.subject.text, []).append(item)
+    long = [found for found in plain.values() if len(found) >= FEWEST]
+    folded: list[Expr[Column]] = [_folded(found) for found in long]
+    if folded and sum(map(len, long)) == len(items):
+        return Or(tuple(folded)) if len(folded) > 1 else folded[0]
+    gone = {id(item) for found in long for item in found}
+    return Or((*folded, *[item for item in items if id(item) not in gone]))
 
 
 def _plain(test: Test[Column]) -> bool:
@@ -45,10 +49,9 @@ def _plain(test: Test[Column]) -> bool:
     if not isinstance(test, Text) or test.cased:
         return False
     found = shape(test.parts)
-    return found is not None and found[0] != "equals" and not folds_beyond_ascii(found[1])
+    return found is not None and found[0] != "equals" and (found[1].isascii() or not folds_beyond_ascii(found[1]))
 
 
-def _folded(found: list[Expr[Column]]) -> Match[Column]:
-    leaves = [leaf for leaf in found if isinstance(leaf, Match)]
-    shapes = [leaf.test.parts for leaf in leaves if isinstance(leaf.test, Text)]
-    return Match(leaves[0].subject, KustoRegex(wildcard_regex(shapes, False)), leaves[0].span)
+def _folded(found: list[Match[Column]]) -> Match[Column]:
+    shapes = [leaf.test.parts for leaf in found if isinstance(leaf.test, Text)]
+    return Match(found[0].subject, KustoRegex(wildcard_regex(shapes, False)), found[0].span)

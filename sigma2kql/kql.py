@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import TypeAlias, assert_never
 
 from sigma2kql.errors import Span
 from sigma2kql.literals import is_word
 from sigma2kql.model import And, Column, Expr, Match, Not, Or, Query, SameAs, Text
-from sigma2kql.operators import Chain, Listed, Piece, Unsure, Wrap, choice, cost, folds, nullable, shape, single
+from sigma2kql.operators import Chain, Listed, Piece, Unsure, Wrap, choice, cost, folds, nullable, scans, shape, single
 from sigma2kql.prefilter import prefilter
 from sigma2kql.simplify import leaves, replace
 
@@ -81,8 +82,7 @@ def _parts(
     """
     query, extends = _extended(query, leaves(query.where) if tests is None else tests)
     computed = {column.text for column, _ in extends}
-    parts: list[tuple[list[str], Expr[Column] | None]] = [([query.table], None)]
-    parts += [(_where(conjunct), None) for conjunct in _conjuncts(query.rows)]
+    parts: list[tuple[list[str], Expr[Column] | None]] = [([query.table], None), *_rows(query.rows)]
     if gate is not None:
         piece = gate[0] if len(gate) == 1 else Chain("or", tuple(gate))
         parts.append((_lines("| where ", piece, "", "    "), None))
@@ -98,6 +98,11 @@ def _parts(
         named = [f"{column.text} = {text}" for column, text in extends]
         parts.append((_list_lines("| extend ", named, "", "         "), Or(tuple(users))))
     return parts + late
+
+
+@lru_cache(maxsize=1024)  # those of a log source are the same for all rules about it
+def _rows(rows: Expr[Column]) -> tuple[tuple[list[str], None], ...]:
+    return tuple([(_where(conjunct), None) for conjunct in _conjuncts(rows)])
 
 
 def _other(leaf: Match[Column]) -> str:
@@ -201,6 +206,8 @@ def _piece(expr: Expr[Column], negated: bool) -> Piece:
         return "true" if isinstance(expr, And) else "false"
     if isinstance(expr, And):
         return Chain("and", tuple(_pieces(expr.items, negated)))
+    if (chain := scans(expr.items)) is not None:
+        return chain
     pieces: list[Piece] = []
     for kind, group in _grouped(expr.items):
         if kind is None:
@@ -226,6 +233,8 @@ def _pieces(items: Iterable[Expr[Column]], negated: bool) -> list[Piece]:
 
 def _one_list(items: Sequence[Expr[Column]], opposite: bool) -> Piece | None:
     """`not (F =~ a or F =~ b)` as `F !in~ (a, b)`, where all items fold into one list that has such a form."""
+    if not items or not isinstance(items[0], Match) or folds(items[0]) is None:
+        return None
     groups = _grouped(items)
     if len(groups) != 1 or groups[0][0] is None:
         return None

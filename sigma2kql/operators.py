@@ -155,6 +155,26 @@ def single(leaf: Match[Column], opposite: bool = False) -> Piece | None:
             assert_never(test)
 
 
+def scans(items: Sequence[Expr[Column]]) -> Chain | None:
+    """An `or` of parts of a text, all on one column and none of them joining a list; None where it is anything else.
+
+    Most lists of values are this, and nothing else need be asked of them.
+    """
+    if len(items) < 2 or not isinstance(items[0], Match):
+        return None
+    column = items[0].subject
+    subject = _string(column)
+    found: list[Piece] = []
+    for item in items:
+        if not (isinstance(item, Match) and item.subject is column and isinstance(item.test, Text)):
+            return None
+        kind, _, operator, lowers, literal = _form(item.test.parts, item.test.cased)
+        if kind is not None or operator is None or lowers:
+            return None
+        found.append(f"{subject} {_OPERATORS[operator][0]} {literal}")
+    return Chain("or", tuple(found))
+
+
 def folds(leaf: Match[Column]) -> str | None:
     """The kind of list that this test may join with others on the same column in an `or`, if any."""
     test = leaf.test

@@ -12,23 +12,24 @@ tested as a whole, which holds whether an underscore divides terms or not.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import repeat
 from math import inf
 from typing import TypeAlias
 
-from sigma2kql.errors import frozen
 from sigma2kql.literals import identifier, quoted
-from sigma2kql.model import Column, Expr, Match, Not, OneOf, Or, Part, Regex, Text
+from sigma2kql.model import ANY, Column, Expr, Match, Not, OneOf, Or, Part, Regex, Text
 from sigma2kql.operators import Listed
 
 # Over 128 values Kusto does not use the index (Microsoft Learn: "has_any operator").
 MOST = 128
-_RUN = re.compile(r"_*[A-Za-z0-9][A-Za-z0-9_]*")
+_DELIMITERS = " !\"#$%&'()*+,-./:;<=>?@[\\]^`{|}~"
+_WORDS = re.compile(f"[^{re.escape(_DELIMITERS)}]+")  # what stands between them
 # Several terms that may be tested as one text: what stands between them is written the same way in JSON and XML.
 _TOGETHER = re.compile(r"[A-Za-z0-9_]+(?:[. -][A-Za-z0-9_]+)+")
-_DELIMITERS = frozenset(" !\"#$%&'()*+,-./:;<=>?@[\\]^`{|}~")
+# What stands for a wildcard beside a word: a word with an unknown character in it is no term.
+_UNKNOWN, _DELIMITER = "\0", "|"
 # Terms that stand in most rows of their column: true, but no help.
 _COMMON = frozenset(
     (
@@ -49,27 +50,21 @@ _COMMON = frozenset(
 )
 
 
-_Terms: TypeAlias = dict[tuple[str, str], int]  # (column, term) -> how dear it is
+_ODD = 100  # how much dearer any term is that has an underscore, is short, common or several
 
-
-@frozen
-class _Gate:
-    """Terms joined by `or`, and how dear they are together. `free`: the tree holds an equality already, which the
-    index answers.
-    """
-
-    terms: _Terms
-    cost: int
-    free: bool = False
+_Term: TypeAlias = tuple[int, str, str]  # how dear it is, its column, the term
+# Terms joined by `or`, each once: how dear they are together, and whether the tree holds an equality already, which the
+# index answers: then they are free.
+_Gate: TypeAlias = tuple[int, bool, Iterable[_Term]]
 
 
 def prefilter(where: Expr[Column]) -> list[str | Listed] | None:
     """The cheapest such test as alternatives joined by `or`; None where there is none or none is needed."""
     gate = _gate(where, inf)
-    if gate is None or gate.free:
+    if gate is None or gate[1]:
         return None
     by_column: dict[str, dict[str, str]] = {}
-    for column, term in gate.terms:
+    for _, column, term in gate[2]:
         by_column.setdefault(column, {}).setdefault(term.lower(), term)  # has folds case
     return [
         Listed(f"{column} has_any (", tuple(map(quoted, terms.values())), ")")
@@ -82,7 +77,10 @@ def prefilter(where: Expr[Column]) -> list[str | Listed] | None:
 def _gate(expr: Expr[Column], limit: float) -> _Gate | None:
     """The cheapest one of a tree, where it is free or cheaper than `limit`."""
     if isinstance(expr, Match):
-        return _leaf(expr, limit)
+        test = expr.test
+        if isinstance(test, Text):
+            return _of_text(test, expr.subject, limit)
+        return _of_pattern(test, expr.subject, limit) if isinstance(test, Regex) else None
     if isinstance(expr, Not):
         return None
     if isinstance(expr, Or):
@@ -91,57 +89,57 @@ def _gate(expr: Expr[Column], limit: float) -> _Gate | None:
     for item in expr.items:
         gate = _gate(item, limit)
         if gate is not None:
-            if gate.free:
-                return gate  # nothing is cheaper
-            best, limit = gate, gate.cost
+            best = gate
+            limit, is_free, _ = gate
+            if is_free:
+                break  # nothing is cheaper
     return best
 
 
 def _union(gates: Iterable[_Gate | None], limit: float) -> _Gate | None:
     """For an `or`: every branch must have one."""
-    terms: _Terms = {}
+    every: dict[_Term, None] = {}
     cost, free = 0, True
     for gate in gates:
         if gate is None:
             return None
-        free = free and gate.free
-        for term, dearness in gate.terms.items():
-            if term not in terms:
-                terms[term] = dearness
-                cost += dearness
-        if not free and (cost >= limit or len(terms) > MOST):
+        _, is_free, terms = gate
+        free = free and is_free
+        for term in terms:
+            if term not in every:
+                every[term] = None
+                cost += term[0]
+        if not free and (cost >= limit or len(every) > MOST):
             return None
-    return _Gate(terms, cost, free)
+    return cost, free, every
 
 
-def _leaf(leaf: Match[Column], limit: float) -> _Gate | None:
-    column, test = leaf.subject, leaf.test
+def _of_pattern(test: Regex, column: Column, limit: float) -> _Gate | None:
+    from sigma2kql.regex import required_literals
+
+    best: _Gate | None = None
+    for clause in required_literals(test.pattern, test.flags):
+        gate = _union([_of_text(text, column, limit, False) for text in clause], limit)
+        if gate is not None:
+            best, limit = gate, gate[0]
+    return best
+
+
+def _of_text(test: Text, column: Column, limit: float, compared: bool = True) -> _Gate | None:
+    """`compared`: the test stands in the query, where a whole text is an equality."""
     is_stored = column.kind == "stored"
     if len(column.reads) != 1 or (column.type not in ("string", "dynamic") if is_stored else column.kind == "computed"):
         return None
-    if isinstance(test, Text):
-        whole = len(test.parts) == 1 and isinstance(test.parts[0], str)
-        if whole and test.cased:
+    parts, free = test.parts, False
+    if len(parts) == 1 and compared and isinstance(parts[0], str):
+        if test.cased:
             return None  # words that the mapping states (an ActionType ...) stand in too many rows to help
-        free = whole and is_stored and column.type == "string"
-        return _of_term(column, test, limit, free)
-    if isinstance(test, Regex):
-        from sigma2kql.regex import required_literals
-
-        best: _Gate | None = None
-        for clause in required_literals(test.pattern, test.flags):
-            gate = _union([_of_term(column, text, limit) for text in clause], limit)
-            if gate is not None:
-                best, limit = gate, gate.cost
-        return best
-    return None
-
-
-def _of_term(column: Column, test: Text, limit: float, free: bool = False) -> _Gate | None:
-    found = _term(test.parts, column.kind == "stored")
+        free = is_stored and column.type == "string"
+    found = _term(parts, is_stored)
     if found is None or (found[0] >= limit and not free):
         return None
-    return _Gate({(identifier(column.reads[0]), found[1]): found[0]}, found[0], free)
+    cost, term = found
+    return cost, free, ((cost, identifier(column.reads[0]), term),)
 
 
 @lru_cache(maxsize=4096)  # rules look for the same programs
@@ -149,7 +147,19 @@ def _term(parts: tuple[Part, ...], as_stored: bool) -> tuple[int, str] | None:
     """How dear the best one is, and the term: short, but of four characters or more and not common; else several terms
     as one text.
     """
-    return min([(_dearness(term), term) for term in _terms(parts, as_stored)], default=None)
+    texts = [part if isinstance(part, str) else _UNKNOWN if part is ANY else _beside(part, as_stored) for part in parts]
+    best: tuple[int, str] | None = None
+    has_other = False
+    for word in _WORDS.findall("".join(texts)):
+        if not (word.isalnum() and word.isascii()):
+            has_other = has_other or "_" in word
+        elif len(word) < 4 or word.lower() in _COMMON:
+            has_other = True
+        elif best is None or (len(word), word) < best:
+            best = len(word), word
+    if best is not None and best[0] < _ODD:  # nearly always
+        return best[0] + 4, best[1]
+    return min([(_dearness(term), term) for term in _terms(parts, texts)], default=None) if has_other or best else None
 
 
 def _dearness(term: str) -> int:
@@ -161,34 +171,30 @@ def _dearness(term: str) -> int:
     return dearness + 400 if term.lower() in _COMMON else dearness
 
 
-def _terms(parts: Sequence[Part], as_stored: bool) -> list[str]:
-    """The runs of at least three characters that are whole terms in every text of this shape.
+def _terms(parts: Sequence[Part], texts: Sequence[str]) -> Iterator[str]:
+    """The runs of at least three characters that are whole terms in every text of this shape, and runs of them.
+
+    `texts`: the parts, with a character for each wildcard.
+    """
+    around = ("", *texts, "")
+    for number, part in enumerate(parts):
+        if not isinstance(part, str):
+            continue
+        text = "".join(around[number : number + 3])
+        whole = [word for word in _WORDS.finditer(text) if word[0].isascii() and word[0].replace("_", "").isalnum()]
+        yield from [word[0] for word in whole if len(word[0]) >= 3]
+        if len(whole) > 1 and (several := _TOGETHER.fullmatch(text, whole[0].start(), whole[-1].end())):
+            yield several[0]
+
+
+def _beside(part: Part, as_stored: bool) -> str:
+    """A character that says what a wildcard is to the words beside it.
 
     `as_stored`: the text stands in the column as it is; inside JSON or XML a character beyond ASCII may be written as
     a code.
     """
-    found: list[str] = []
-    for number, part in enumerate(parts):
-        if not isinstance(part, str):
-            continue
-        whole: list[tuple[int, int]] = []
-        for start, end in map(re.Match.span, _RUN.finditer(part)):
-            if (part[start - 1] in _DELIMITERS if start else _edge(parts, number - 1, as_stored)) and (
-                part[end] in _DELIMITERS if end < len(part) else _edge(parts, number + 1, as_stored)
-            ):
-                whole.append((start, end))
-                if end - start >= 3:
-                    found.append(part[start:end])
-        if len(whole) > 1 and _TOGETHER.fullmatch(part, whole[0][0], whole[-1][1]):
-            found.append(part[whole[0][0] : whole[-1][1]])
-    return found
-
-
-def _edge(parts: Sequence[Part], number: int, as_stored: bool) -> bool:
-    """Whether the text surely ends before this part, or a delimiter surely stands there."""
-    if not 0 <= number < len(parts):
-        return True
-    neighbour = parts[number]
-    return isinstance(neighbour, OneOf) and all(
-        char in _DELIMITERS or (as_stored and not char.isascii() and not char.isalnum()) for char in neighbour.chars
-    )
+    if isinstance(part, OneOf) and all(
+        char in _DELIMITERS or (as_stored and not char.isascii() and not char.isalnum()) for char in part.chars
+    ):
+        return _DELIMITER
+    return _UNKNOWN

@@ -35,7 +35,7 @@ def wildcard_regex(shapes: Iterable[tuple[Part, ...]], cased: bool) -> str:
     if len(found) > 1 and (_agree(found, 0) or _agree(found, -1)):
         text = _alternatives([_units(parts) for parts in found])
     else:
-        text = "|".join(["".join([_wildcard_part(part) for part in parts]) for parts in found])
+        text = "|".join(["".join(map(_wildcard_part, parts)) for parts in found])
     return f"(?{flags})" * bool(flags) + text
 
 
@@ -56,8 +56,11 @@ def _agree(found: list[tuple[Part | Edge, ...]], end: int) -> bool:
 
 def _anchored(parts: tuple[Part, ...]) -> tuple[Part | Edge, ...]:
     """With `^` and `$`; a leading or trailing run of any characters goes with its anchor."""
-    inner = parts[1:] if parts[:1] == (ANY,) else (_FROM_START, *parts)
-    return (*inner, _TO_END) if parts[-1:] != (ANY,) else inner[:-1]
+    if not parts:
+        return _FROM_START, _TO_END
+    if parts[0] is ANY:
+        return parts[1:-1] if parts[-1] is ANY else (*parts[1:], _TO_END)
+    return (_FROM_START, *parts[:-1]) if parts[-1] is ANY else (_FROM_START, *parts, _TO_END)
 
 
 _FROM_START, _TO_END = Edge("start", "^"), Edge("end", "$")
