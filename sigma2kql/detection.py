@@ -89,12 +89,13 @@ class DetectionReader:
         return self.item(field, chain, values)
 
     def item(self, field: Field, chain: Chain, values: list[YamlNode]) -> Expr[Field] | None:
+        names, _, every, negated, _, wrap = chain
+        before, behind = wrap or (False, False)
         exprs: list[Expr[Field]] = []
-        simple = chain.wrap is not None
-        before, behind = chain.wrap or (False, False)
-        failed = bool(chain.faults)
         for value in values:
-            if simple and type(value) is YamlScalar and type(text := value.value) is str:  # nearly every value
+            if (
+                wrap is not None and type(value) is YamlScalar and type(text := value.value) is str
+            ):  # nearly every value
                 if "*" in text or "?" in text or "\\\\" in text or not text:
                     self.warn_literal(chain, value)
                     parts = within(unescape(text), before, behind)
@@ -103,32 +104,33 @@ class DetectionReader:
                 else:
                     parts = (text, ANY) if behind else (text,)
                 exprs.append(Match(field, Text(parts), value))
-                continue
-            if not isinstance(value, YamlScalar):
-                what = "a map" if isinstance(value, YamlMap) else "a list"
-                self.report("E221", f"{what} cannot be one of several values", span(self.source, value))
-                failed = True
-                continue
-            if type(value.value) is not str:
-                self.warn_trap(value)
-            else:
-                self.warn_literal(chain, value)
-            if chain.faults:
-                continue
-            try:
-                exprs.append(read_test(chain, value, field))
-            except Refused as refused:
-                self.report(refused.code, refused.message, value, refused.hint)
-                failed = True
-            else:
-                if "re" in chain.names and not self.check_pattern(exprs[-1], value):
-                    failed = True
-        if failed:
+            elif (expr := self.test(field, chain, value)) is not None:
+                exprs.append(expr)
+        if len(exprs) < len(values):
             return None
-        if field.name is None or "expand" in chain.names:
+        if field.name is None or "expand" in names:
             self.look_again(field, chain, exprs)
-        expr = exprs[0] if len(exprs) == 1 else And(tuple(exprs)) if chain.all else Or(tuple(exprs))
-        return Not(expr) if chain.neq else expr
+        whole = exprs[0] if len(exprs) == 1 else And(tuple(exprs)) if every else Or(tuple(exprs))
+        return Not(whole) if negated else whole
+
+    def test(self, field: Field, chain: Chain, value: YamlNode) -> Expr[Field] | None:
+        """Any value under any modifiers; None where there is an error."""
+        if not isinstance(value, YamlScalar):
+            what = "a map" if isinstance(value, YamlMap) else "a list"
+            self.report("E221", f"{what} cannot be one of several values", span(self.source, value))
+            return None
+        if type(value.value) is not str:
+            self.warn_trap(value)
+        else:
+            self.warn_literal(chain, value)
+        if chain.faults:
+            return None
+        try:
+            expr = read_test(chain, value, field)
+        except Refused as refused:
+            self.report(refused.code, refused.message, value, refused.hint)
+            return None
+        return expr if "re" not in chain.names or self.check_pattern(expr, value) else None
 
     def check_pattern(self, expr: Expr[Field], value: YamlScalar) -> bool:
         """Whether Kusto can run a regular expression; if not, the construct is reported at its place."""

@@ -299,7 +299,7 @@ class _Builder:
                     made.end -= 1
             return made
         made.plain = True
-        if (len(text) < 6 or text[0] <= "9") and text[:1] in _HINTS:  # words are short, numbers and dates start low
+        if (len(text) < 6 or text < ":") and text[:1] in _HINTS:  # words are short, numbers and dates stand before `:`
             made.value = _implicit(text)[1]
         return made
 

@@ -202,3 +202,11 @@ def test_keys_know_where_they_stand_in_parts_and_merges() -> None:
     assert (text[key.start : key.end], key.plain) == ("'x y'", False)
     assert more.key("z").start == text.index("z: 3")
     assert [text[k.start : k.end] for k in whole.root.keys().values()] == ["base", "more"]
+
+
+def test_a_map_does_not_end_before_it_begins() -> None:
+    (root,) = roots("base: &b x\nmore:\n  again: *b\n")
+    assert isinstance(root, YamlMap)
+    more = root.get("more")
+    assert isinstance(more, YamlMap)
+    assert (more.get("again").start, more.start, more.end) == (6, 19, 19)
