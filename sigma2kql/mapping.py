@@ -197,7 +197,7 @@ class _Uses:
     def event_ids(self) -> set[int]:
         """The EventIDs it selects."""
         texts = [literal(leaf.test) for leaf in leaves(self.where) if leaf.subject.name == "EventID"]
-        return {int(text) for text in texts if text is not None and text.isdigit()}
+        return {int(text) for text in texts if text is not None and text.isdecimal()}
 
     def fit(self, taken: frozenset[int]) -> bool:
         """Whether rows with these EventIDs are all that it selects."""
