@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from sigma2kql.accessors import fill
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean, frozen
+from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, frozen
 from sigma2kql.facts import conjuncts, contradiction, known_texts, settled
 from sigma2kql.literals import decimal_text
 from sigma2kql.model import (
@@ -40,7 +40,7 @@ from sigma2kql.model import (
     Verdict,
 )
 from sigma2kql.simplify import all_of, any_of, leaves, negated, simplify
-from sigma2kql.tables import Rows, Standing, Target, carriers, carries_field, describe
+from sigma2kql.tables import Rows, Standing, Target, describe
 from sigma2kql.transforms import (
     ALWAYS,
     NEVER,
@@ -105,7 +105,9 @@ def map_rule(rule: Rule, where: Expr[Field], target: Target, builtin: bool = Fal
         lossy = lossy or mapped
     if lossy is not None:
         return _with(lossy, [p for p in passed if not p.startswith(f"{lossy.table.name}: {lossy.verdict}")])
-    raise _refusal(rule, target, refused, uses)
+    from sigma2kql.refusal import refusal  # only on the way to an error: keep start-up short
+
+    raise refusal(rule, target, refused, uses.event_ids)
 
 
 def map_everywhere(rule: Rule, where: Expr[Field], target: Target, builtin: bool = False) -> tuple[Mapped, ...]:
@@ -129,47 +131,6 @@ def map_everywhere(rule: Rule, where: Expr[Field], target: Target, builtin: bool
 
 def _with(mapped: Mapped, passed: list[str]) -> Mapped:
     return replace(mapped, passed_over=tuple(dict.fromkeys(passed))) if passed else mapped
-
-
-def _refusal(rule: Rule, target: Target, refused: list[tuple[Rows, Sigma2KqlError]], uses: _Uses) -> Sigma2KqlError:
-    """Why no table carries the rule, which others were considered, and who would carry it."""
-    if refused:
-        first, error = refused[0]
-        found = dict.fromkeys(
-            f"{rows.table.name}: {e.diagnostics[0].message}"
-            for rows, e in refused[1:]
-            if rows.table.name != first.table.name
-        )
-        others = f"also considered: {'; '.join(found)}" if found else ""
-        return Sigma2KqlError(
-            replace(d, hint="; ".join(filter(None, (*_hints(d, rule, target, first), "" if n else others))))
-            for n, d in enumerate(error.diagnostics)
-        )
-    source = rule.logsource
-    hint = "a mapping file of your own can add one: see mappings/README.md"
-    if known := carriers(source, target.name):
-        hint = f"it is carried by {', '.join(f'{entry.name} (target {name})' for name, entry in known[:4])}"
-    message = f"no table of target `{target.name}` carries log source {source}"
-    if any(True for _ in target.candidates(source)):
-        message += (
-            f" with EventID {', '.join(map(str, sorted(uses.event_ids)))}" if uses.event_ids else " without an EventID"
-        )
-    return Sigma2KqlError([diagnostic("E401", message, source.span, hint)])
-
-
-def _hints(problem: Diagnostic, rule: Rule, target: Target, rows: Rows) -> tuple[str, ...]:
-    """How to mend it; for a field that is missing here the name that may be meant, and the tables that have it."""
-    if problem.code != "E402":
-        return (problem.hint,)
-    name = problem.message.split("`")[1]
-    known = {*rows.serve.fields, *rows.table.fields, *(rows.serve.elements or ())}
-    tables = [
-        f"{e.name} (target {t})"
-        for t, e in carriers(rule.logsource, target.name)
-        if carries_field(t, e.name, rule.logsource, name)
-    ]
-    elsewhere = f"it has a column in {', '.join(dict.fromkeys(tables[:4]))}" if tables else ""
-    return (did_you_mean(name, known), elsewhere)
 
 
 _EMPTY = Text(())
@@ -236,7 +197,7 @@ class _Uses:
     def event_ids(self) -> set[int]:
         """The EventIDs it selects."""
         texts = [literal(leaf.test) for leaf in leaves(self.where) if leaf.subject.name == "EventID"]
-        return {int(text) for text in texts if text is not None and text.isdigit()}
+        return {int(text) for text in texts if text is not None and text.isdecimal()}
 
     def fit(self, taken: frozenset[int]) -> bool:
         """Whether rows with these EventIDs are all that it selects."""

@@ -57,6 +57,7 @@ def _flatten(
     """
     flat: list[Expr[S]] = []
     marks: list[Hashable] = []
+    wholes: list[And[S] | Or[S]] = []
     for item in items:
         if isinstance(item, Match):
             flat.append(item)
@@ -64,13 +65,15 @@ def _flatten(
         elif isinstance(item, same):
             flat += item.items
             marks += _marks(item.items)
-        elif isinstance(item, other) and not item.items:
-            return other(())
+            wholes += [e for e in item.items if isinstance(e, other)]
         else:
+            if isinstance(item, other):
+                if not item.items:
+                    return other(())
+                wholes.append(item)
             flat.append(item)
             marks.append(_mark(item))
     if len(flat) > 1:
-        wholes = [e for e in flat if isinstance(e, other)]
         if _may_repeat(marks, wholes):
             flat = _without_repeats(flat, other)
         if len(wholes) > 1 and same is Or:

@@ -111,3 +111,31 @@ def test_words_of_a_filter_in_a_rule_link_nothing(monkeypatch: pytest.MonkeyPatc
     (tmp_path / "a.yml").write_text(text, encoding="utf-8")
     monkeypatch.setattr(api.Compiler, "knowing", None)  # is called where files are linked
     assert len(convert(tmp_path)) == 2
+
+
+def test_every_field_that_a_table_lacks_is_named() -> None:
+    (done,) = convert(
+        "title: Lacking\n"
+        "logsource: {category: process_creation, product: windows}\n"
+        "detection:\n"
+        "  a: {Image: x, First: y}\n"
+        "  b:\n"
+        "    - Image|fieldref: Second\n"
+        "    - Third: [z, w]\n"
+        "  condition: a and not b\n"
+    )
+    problems = [d for d in done.diagnostics if d.severity == "error"]
+    assert [(d.code, d.message.split("`")[1]) for d in problems] == [("E402", n) for n in ("First", "Second", "Third")]
+
+
+@pytest.mark.parametrize("number", ["4624", "'²'"])
+def test_an_event_id_is_a_number_in_decimal_digits(number: str) -> None:
+    (done,) = convert(
+        "title: Id\n"
+        "logsource: {product: windows, service: security}\n"
+        "detection:\n"
+        f"  a: {{EventID: {number}}}\n"
+        "  condition: a\n"
+    )
+    assert {d.code for d in done.diagnostics} == (set() if number == "4624" else {"E410"})
+    assert (done.kql is not None) == (number == "4624")

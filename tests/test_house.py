@@ -6,7 +6,7 @@ A module imports only from rooms below its own, or from its own package; new mod
               < words of the language (regex, modifiers, condition, simplify, transforms ...), events
               < sentences (detection, correlation, evaluate, operators)
               < loader, tables, prefilter, compact | artifacts and engines, which know no stage
-              < mapping, kql < correlate < api < proof, check, output, deploy < hunt < cli
+              < refusal < mapping, kql < correlate < api < proof, check, output, deploy < hunt < cli
 
 The stages (loader, mapping, kql, evaluate, artifacts, engines) never import each other: `api` alone composes them.
 """
@@ -34,6 +34,7 @@ ROOMS: list[set[str]] = [
     {"detection", "correlation", "evaluate", "operators"},
     {"mappingfile", "facts"},
     {"loader", "tables", "prefilter", "compact", "artifacts", "engines"},
+    {"refusal"},
     {"mapping", "kql"},
     {"correlate"},
     {"api"},
