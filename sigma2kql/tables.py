@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -90,13 +91,20 @@ class Target:
     entries: tuple[Entry, ...]
     time: str | None = None
     title: str = ""
+    _served: dict[tuple[str | None, ...], list[int]] = field(default_factory=dict, compare=False, repr=False)
     _found: dict[LogSource, tuple[tuple[Entry, ...], list[tuple[Rows, ...]]]] = field(
         default_factory=dict, compare=False, repr=False
     )
 
     def serving(self, logsource: LogSource) -> tuple[Entry, ...]:
         """The tables that say they serve this log source, without reading them."""
-        return tuple(e for e in self.entries if any(_covers(served, logsource) for served in e.logsources))
+        if not self._served:
+            for number, entry in enumerate(self.entries):
+                for one in entry.logsources:
+                    self._served.setdefault((one.category, one.product, one.service), []).append(number)
+        asked = [(None, part or "") for part in (logsource.category, logsource.product, logsource.service)]
+        found = {number for key in product(*asked) for number in self._served.get(key, ())}
+        return tuple([self.entries[number] for number in sorted(found)])
 
     def candidates(self, logsource: LogSource) -> Iterator[Rows]:
         """The rows of every table whose log source covers this one, best first; a table is read when it is reached."""

@@ -32,12 +32,6 @@ MAX_UNCHECKED = 2_000  # levels that the C composer can take on a small stack
 # Scalars
 
 
-def _timestamp(reader: SafeConstructor, node: ScalarNode) -> date:
-    """What PyYAML reads; a day without the second regular expression. Raises ValueError for a 32nd of January."""
-    text = node.value
-    return date.fromisoformat(text) if len(text) == 10 else reader.construct_yaml_timestamp(node)
-
-
 _RESOLVERS: dict[str, list[tuple[str, re.Pattern[str]]]] = Resolver.yaml_implicit_resolvers
 _HINTS = frozenset(_RESOLVERS) - {"=", "<"}  # `=` and `<<` have a meaning for keys at most
 _PREFIX = "tag:yaml.org,2002:"
@@ -46,7 +40,7 @@ _CONSTRUCT = {
     _PREFIX + "bool": SafeConstructor.construct_yaml_bool,
     _PREFIX + "int": SafeConstructor.construct_yaml_int,
     _PREFIX + "float": SafeConstructor.construct_yaml_float,
-    _PREFIX + "timestamp": _timestamp,
+    _PREFIX + "timestamp": SafeConstructor.construct_yaml_timestamp,
 }
 _READER = SafeConstructor()
 
@@ -54,6 +48,11 @@ _READER = SafeConstructor()
 @lru_cache(maxsize=16384)
 def _implicit(text: str) -> tuple[str, Any]:
     """Tag and value of an unquoted scalar; what only looks like a date or a number is text."""
+    if len(text) == 10 and text[4] == text[7] == "-":
+        try:
+            return _PREFIX + "timestamp", date.fromisoformat(text)
+        except ValueError:
+            return _PREFIX + "str", text
     for tag, pattern in _RESOLVERS.get(text[:1], ()):
         if tag in _CONSTRUCT and pattern.match(text):
             try:
