@@ -155,6 +155,8 @@ class _Reader:
 
     def named(self, node: Node | None, what: str, read: Callable[[str, Node], T]) -> Mapping[str, T]:
         """The entries of a map, each read by its name and node."""
+        if node is None:
+            return {}
         nodes = self.mapping(node, what).values
         if self.whole:
             return {name: read(name, value) for name, value in nodes.items()}

@@ -395,5 +395,9 @@ class _Builder:
 
 def _weight(node: SequenceNode | MappingNode) -> int:
     """What a collection adds to the size of its document: its entries, and one for every 256 characters of text."""
-    parts = node.value if isinstance(node, SequenceNode) else [value for _, value in node.value]
-    return 1 + len(parts) + sum(len(part.value) >> 8 for part in parts if isinstance(part, ScalarNode))
+    weight = 1 + len(node.value)
+    for part in node.value:
+        value = part if isinstance(node, SequenceNode) else part[1]
+        if type(value) is ScalarNode and len(value.value) > 255:
+            weight += len(value.value) >> 8
+    return weight
