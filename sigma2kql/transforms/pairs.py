@@ -193,7 +193,7 @@ def _registry_spellings(test: Text, options: Mapping[str, Any]) -> list[Text]:
                     )
                     for name in longs
                 ]
-    if options.get("control_sets") and any(isinstance(p, str) and _CONTROL_SET.search(p) for p in test.parts):
+    if options.get("control_sets") and any(isinstance(p, str) and "controlset" in p.casefold() for p in test.parts):
         spellings += [
             changed
             for one in spellings
