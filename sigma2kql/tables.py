@@ -55,6 +55,7 @@ class Standing(NamedTuple):
     words: str
     caveats: tuple[tuple[str, bool], ...]  # the sentence, and whether the transform says which tests it is about
     touches: bool  # whether it may be asked of a column that the rows' own condition speaks of
+    told: bool  # whether it may be asked of a column of which that condition says all texts
 
 
 def describe(field: FieldMap) -> str:
