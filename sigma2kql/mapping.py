@@ -524,7 +524,8 @@ class _Mapper:
         if not columns:
             raise Sigma2KqlError(self._missing())
         self.touched = self.told = True
-        return any_of([Match(column, escaped(test, column), leaf.span) for column in columns])
+        found = [Match(column, escaped(test, column), leaf.span) for column in columns]
+        return found[0] if len(found) == 1 else Or(tuple(found))
 
 
 def _joined(parts: list[Expr[Column]]) -> Expr[Column]:
