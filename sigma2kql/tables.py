@@ -212,6 +212,11 @@ def _shipped_entries(target: str) -> dict[str, Entry]:
 
 
 @cache
+def _shipped(target: str) -> Target:
+    return Target(target, tuple(_shipped_entries(target).values()))
+
+
+@cache
 def _settings(target: str) -> dict[str, Any]:
     path = mappings_folder() / target / "target.yml"
     if not path.is_file():
@@ -228,8 +233,7 @@ def carriers(logsource: LogSource, other_than: str) -> list[tuple[str, Entry]]:
         (name, entry)
         for name in target_names()
         if name != other_than
-        for entry in _shipped_entries(name).values()
-        if any(_covers(served, logsource) for served in entry.logsources)
+        for entry in _shipped(name).serving(logsource)
     ]
 
 
