@@ -230,10 +230,7 @@ def _settings(target: str) -> dict[str, Any]:
 def carriers(logsource: LogSource, other_than: str) -> list[tuple[str, Entry]]:
     """The shipped tables of other targets whose log source covers this one: (target, table), from the indexes alone."""
     return [
-        (name, entry)
-        for name in target_names()
-        if name != other_than
-        for entry in _shipped(name).serving(logsource)
+        (name, entry) for name in target_names() if name != other_than for entry in _shipped(name).serving(logsource)
     ]
 
 
