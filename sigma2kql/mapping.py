@@ -162,7 +162,9 @@ def _standing(rows: Rows, name: str) -> Standing | str:
     ]
     texts = tuple(dict.fromkeys(found.columns)) if is_plain_text(found) else ()
     stated = {leaf.subject for leaf in leaves(rows.serve.where)}
-    return Standing(found, texts, describe(found), tuple(caveats), not stated.isdisjoint(_asked(found)))
+    touches = not stated.isdisjoint(_asked(found))
+    told = touches and not rows.facts.keys().isdisjoint(_asked(found))
+    return Standing(found, texts, describe(found), tuple(caveats), touches, told)
 
 
 def _asked(field: FieldMap) -> Iterator[Column]:
@@ -207,7 +209,7 @@ class _Uses:
 class _Mapper:
     """Maps one rule onto one serve of one table."""
 
-    __slots__ = ("fields", "name", "notes", "rows", "serve", "table", "touched", "uses")
+    __slots__ = ("fields", "name", "notes", "rows", "serve", "table", "told", "touched", "uses")
 
     def __init__(self, rows: Rows, uses: _Uses, builtin: bool) -> None:
         self.rows = rows
@@ -218,11 +220,12 @@ class _Mapper:
         self.notes = Notes()
         self.fields: dict[str | None, Standing] = {}
         self.touched = False  # whether a test may be about what the rows' own condition speaks of
+        self.told = False  # whether it may be about a column of which that says all texts
 
     def run(self, where: Expr[Field]) -> Mapped:
         tree = self._tree(where, False)
         stated = self.rows.stated if self.touched else ()
-        tree, narrowed = settled(tree, self.rows.facts if self.touched else {})
+        tree, narrowed = settled(tree, self.rows.facts if self.told else {})
         if isinstance(tree, Or) and not tree.items:
             never = [diagnostic(*one) for one in self.notes.never]
             raise Sigma2KqlError(never or [diagnostic("E410", "the rule can never match in this table", None)])
@@ -295,6 +298,7 @@ class _Mapper:
                 raise Sigma2KqlError(self._missing())
             self.fields[name] = self.rows.fields[name] = standing = found
             self.touched |= found.touches
+            self.told |= found.told
         return standing
 
     def _missing(self) -> list[Diagnostic]:
@@ -519,8 +523,9 @@ class _Mapper:
         columns = self._keyword_columns()
         if not columns:
             raise Sigma2KqlError(self._missing())
-        self.touched = True
-        return any_of([Match(column, escaped(test, column), leaf.span) for column in columns])
+        self.touched = self.told = True
+        found = [Match(column, escaped(test, column), leaf.span) for column in columns]
+        return found[0] if len(found) == 1 else Or(tuple(found))
 
 
 def _joined(parts: list[Expr[Column]]) -> Expr[Column]:

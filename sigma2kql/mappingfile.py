@@ -364,7 +364,7 @@ class _Reader:
             "fields": self.named(node.get("fields"), "`fields`", self.field_map),
             "absent": self.named(node.get("absent"), "`absent`", self.reason),
             "keywords": tuple(
-                column for item in _items(node.get("keywords")) for column in self.field_map("Keywords", item).columns
+                {c: None for item in _items(node.get("keywords")) for c in self.field_map("Keywords", item).columns}
             ),
         }
         if "others" in node.values:

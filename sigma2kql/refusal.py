@@ -7,6 +7,7 @@ and what is advised is known from the indexes alone.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic, did_you_mean
 from sigma2kql.model import Rule
@@ -44,11 +45,14 @@ def _hints(problem: Diagnostic, rule: Rule, target: Target, rows: Rows) -> tuple
     if problem.code != "E402":
         return (problem.hint,)
     name = problem.message.split("`")[1]
-    known = {*rows.serve.fields, *rows.table.fields, *(rows.serve.elements or ())}
+    known = frozenset((*rows.serve.fields, *rows.table.fields, *(rows.serve.elements or ())))
     tables = [
         f"{e.name} (target {t})"
         for t, e in carriers(rule.logsource, target.name)
         if carries_field(t, e.name, rule.logsource, name)
     ]
     elsewhere = f"it has a column in {', '.join(dict.fromkeys(tables[:4]))}" if tables else ""
-    return (did_you_mean(name, known), elsewhere)
+    return (_meant(name, known), elsewhere)
+
+
+_meant = lru_cache(maxsize=256)(did_you_mean)  # many rules ask for the same few fields

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import chain
 from operator import is_
 from typing import TypeGuard, TypeVar, assert_never, cast
 
@@ -74,7 +75,7 @@ def _flatten(
             flat.append(item)
             marks.append(_mark(item))
     if len(flat) > 1:
-        if _may_repeat(marks, wholes):
+        if _may_repeat(flat, marks, wholes):
             flat = _without_repeats(flat, other)
         if len(wholes) > 1 and same is Or:
             flat = _factored(flat)
@@ -89,19 +90,21 @@ def _factored(items: list[Expr[S]]) -> list[Expr[S]]:
     marks = _marks([test for pair in pairs for test in pair.items])
     if len(set(marks)) == len(marks):
         return items  # surely nothing is shared
-    counts = Counter(test for pair in pairs for test in pair.items)
-    groups: dict[Expr[S], list[And[S]]] = {}
+    numbers: dict[Expr[S], int] = {}  # each test is hashed once
+    numbered = {id(pair): [numbers.setdefault(test, len(numbers)) for test in pair.items] for pair in pairs}
+    counts = Counter(chain.from_iterable(numbered.values()))
+    groups: dict[int, list[And[S]]] = {}
     done: list[tuple[Expr[S], list[And[S]]]] = []
     for item in items:
-        if not isinstance(item, And) or not _is_pair(item):
+        if not isinstance(item, And) or id(item) not in numbered:
             done.append((item, []))
             continue
-        shared = max(item.items, key=counts.__getitem__)
-        if shared in groups:
-            groups[shared].append(item)
-        else:
-            groups[shared] = [item]
-            done.append((shared, groups[shared]))
+        first, second = numbered[id(item)]
+        shared = second if counts[second] > counts[first] else first
+        if shared not in groups:
+            groups[shared] = []
+            done.append((item.items[shared == second], groups[shared]))
+        groups[shared].append(item)
     return [_with_shared(shared, group) for shared, group in done]
 
 
@@ -131,11 +134,13 @@ def _marks(items: Sequence[Expr[S]]) -> list[Hashable]:
     return [i.test.parts if isinstance(i, Match) and isinstance(i.test, Text) else _mark(i) for i in items]
 
 
-def _may_repeat(marks: list[Hashable], wholes: list[And[S] | Or[S]]) -> bool:
+def _may_repeat(items: list[Expr[S]], marks: list[Hashable], wholes: list[And[S] | Or[S]]) -> bool:
     """False where surely nothing stands twice among the items with these marks, nor beside a whole that holds it."""
     known = set(marks)
-    if len(known) < len(marks):
-        return True
+    if len(known) < len(marks):  # nearly always one text on several subjects
+        subjects = [item.subject if isinstance(item, Match) else None for item in items]
+        if len(set(zip(subjects, marks, strict=True))) < len(marks):
+            return True
     if len(wholes) < len(marks):
         for whole in wholes:
             if not known.isdisjoint(_marks(whole.items)):

@@ -55,6 +55,7 @@ class Standing(NamedTuple):
     words: str
     caveats: tuple[tuple[str, bool], ...]  # the sentence, and whether the transform says which tests it is about
     touches: bool  # whether it may be asked of a column that the rows' own condition speaks of
+    told: bool  # whether it may be asked of a column of which that condition says all texts
 
 
 def describe(field: FieldMap) -> str:
@@ -211,6 +212,11 @@ def _shipped_entries(target: str) -> dict[str, Entry]:
 
 
 @cache
+def _shipped(target: str) -> Target:
+    return Target(target, tuple(_shipped_entries(target).values()))
+
+
+@cache
 def _settings(target: str) -> dict[str, Any]:
     path = mappings_folder() / target / "target.yml"
     if not path.is_file():
@@ -224,11 +230,7 @@ def _settings(target: str) -> dict[str, Any]:
 def carriers(logsource: LogSource, other_than: str) -> list[tuple[str, Entry]]:
     """The shipped tables of other targets whose log source covers this one: (target, table), from the indexes alone."""
     return [
-        (name, entry)
-        for name in target_names()
-        if name != other_than
-        for entry in _shipped_entries(name).values()
-        if any(_covers(served, logsource) for served in entry.logsources)
+        (name, entry) for name in target_names() if name != other_than for entry in _shipped(name).serving(logsource)
     ]
 
 

@@ -6,7 +6,7 @@ Place in the flow: transforms of several columns. Invariant: that of the package
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sigma2kql.errors import Span
@@ -43,31 +43,36 @@ def joined(test: Text, left: Column, right: Column, span: Span | None, bare: str
     """
     parts, cased = test.parts, test.cased
 
-    def on(column: Column, *groups: Sequence[Part]) -> Expr[Column]:
-        shape = join_parts(*groups)
+    def on(column: Column, shape: tuple[Part, ...]) -> Expr[Column]:
         return ALWAYS if shape == (ANY,) else Match(column, Text(shape, cased), span)
 
-    alone = Match(right if bare == "left" else left, Null(), span)
-    cuts = [i for i, p in enumerate(parts) if isinstance(p, str) and "\\" in p]
-    if not cuts:
+    at = -1
+    for i, part in enumerate(parts):
+        if not isinstance(part, str):
+            if part is not ANY:
+                return None
+        elif "\\" in part:
+            at = i
+    if at < 0:
         return _joined_without_separator(test, left, right, span, bare)
-    at = cuts[-1]
-    if any(part is not ANY for part in parts[at + 1 :]) or any(not isinstance(p, str) and p is not ANY for p in parts):
-        return None
-    text = parts[at]
+    first, text, rest = parts[:at], parts[at], parts[at + 1 :]
     assert isinstance(text, str)
+    if rest not in ((), (ANY,)):
+        return None
     before, _, after = text.rpartition("\\")
-    head, tail = on(left, parts[:at], (before,)), on(right, (after,), parts[at + 1 :])
-    if after == "" and parts[at + 1 :] == (ANY,):
+    head = on(left, (*first, before) if before else first)
+    tail = on(right, (after, *rest) if after else rest)
+    if after == "" and rest == (ANY,):
         tail = Match(right, PRESENT, span) if bare else ALWAYS
-    elif before == "" and parts[:at] == (ANY,):
+    elif before == "" and first == (ANY,):
         head = Match(left, PRESENT, span) if bare == "right" else ALWAYS
     split = And((head, tail))
     if bare == "right":
         return split
-    if parts[-1] is ANY:
-        return Or((on(left, parts), split))
-    return Or((split, And((on(left, parts), alone)))) if bare else split
+    whole = Match(left, test, span)
+    if rest:
+        return Or((whole, split))
+    return Or((split, And((whole, Match(right, Null(), span))))) if bare else split
 
 
 def _joined_without_separator(
@@ -193,7 +198,7 @@ def _registry_spellings(test: Text, options: Mapping[str, Any]) -> list[Text]:
                     )
                     for name in longs
                 ]
-    if options.get("control_sets") and any(isinstance(p, str) and _CONTROL_SET.search(p) for p in test.parts):
+    if options.get("control_sets") and any(isinstance(p, str) and "controlset" in p.casefold() for p in test.parts):
         spellings += [
             changed
             for one in spellings

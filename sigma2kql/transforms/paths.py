@@ -5,7 +5,6 @@ Place in the flow: transforms of single columns. Invariant: that of the package.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -123,8 +122,12 @@ def _doubled_name(request: Request) -> Expr[Column]:
 
 def _enters_file(text: str) -> bool:
     r"""Whether a name with an extension is followed by a separator and what may be its beginning: `.zip\`."""
-    *before, name, rest = ("", *re.split(r"[\\/]", text))
-    return "." in name and (len(before) == 1 or name.lower().startswith(rest.lower()))
+    end = _last_separator(text)
+    if end < 0 or "." not in text[:end]:
+        return False
+    begin = _last_separator(text[:end])
+    name = text[begin + 1 : end]
+    return "." in name and (begin < 0 or name.lower().startswith(text[end + 1 :].lower()))
 
 
 def _shape_path(value: str, columns: tuple[Column, ...], options: Mapping[str, Any]) -> list[tuple[Column, Any]]:

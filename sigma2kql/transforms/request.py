@@ -81,9 +81,10 @@ class Request(NamedTuple):
 
     def anywhere(self, test: Test[Column]) -> Expr[Column]:
         """The test on any of the columns; emptiness must hold on all of them."""
-        tests = tuple(Match(column, test, self.match.span) for column in self.columns)
-        if len(tests) == 1:
-            return tests[0]
+        columns, span = self.columns, self.match.span
+        if len(columns) == 1:
+            return Match(columns[0], test, span)
+        tests = tuple([Match(column, test, span) for column in columns])
         return And(tests) if isinstance(test, Null) or test == Text(()) else Or(tests)
 
     def any_text(self, texts: Sequence[str], cased: bool = False) -> Expr[Column]:

@@ -146,7 +146,7 @@ def _number_text(request: Request) -> Expr[Column]:
     return request.any_text(tuple(dict.fromkeys((text, str(number), hex(number)))))
 
 
-_HASH = re.compile(r"(?i)\b(MD5|SHA1|SHA256|SHA512|IMPHASH)=([0-9a-f]+)\b")
+_HASH = re.compile(r"\b((?i:MD5|SHA1|SHA256|SHA512|IMPHASH))=([0-9a-fA-F]+)\b")
 _HASHES = re.compile(r"[A-Za-z0-9]+=[0-9A-Fa-f]+(?:[,;|] ?[A-Za-z0-9]+=[0-9A-Fa-f]+)*")
 _BY_LENGTH = {32: ("MD5", "IMPHASH"), 40: ("SHA1",), 64: ("SHA256",), 128: ("SHA512",)}
 
@@ -157,23 +157,27 @@ def _hashes(request: Request) -> Expr[Column]:
     if isinstance(test, Null) or (isinstance(test, Text) and test.parts in ((), (ANY,))):
         return request.anywhere(test)
     pieces = [p for p in test.parts if isinstance(p, str)] if isinstance(test, Text) else []
-    pairs = [_HASH.findall(piece) for piece in pieces]
-    found = [(name.upper(), value) for held in pairs for name, value in held]
-    if found and all(pairs):
+    found: list[tuple[str, str]] = []
+    named = bool(pieces)
+    for piece in pieces:
+        held = _HASH.findall(piece)
+        named = named and bool(held)
+        found += held
+    if named:
         begun = isinstance(test, Text) and test.parts[-1] is ANY
-        known = [
-            Match(column, _hash_text(value, begun), request.match.span)
-            for name, value in found
-            if (column := _hash_column(request, name)) is not None
-        ]
+        names = [name.upper() for name, _ in found]
+        known: list[Expr[Column]] = []
+        for name, (_, value) in zip(names, found, strict=True):
+            column = _hash_column(request, name)
+            if column is not None:
+                known.append(Match(column, _hash_text(value, begun), request.match.span))
         if known:
-            if any(name == "IMPHASH" for name, _ in found):
+            if "IMPHASH" in names:
                 request.notes.concerned.add(request.match.subject.name)
             if len(known) < len(found):
                 request.lose("broader", "not every hash of the value has a column")
             return And(tuple(known)) if len(known) > 1 else known[0]
-        names = ", ".join(name for name, _ in found)
-        return request.untestable("E412", f"this table has no column for {names} hashes")
+        return request.untestable("E412", f"this table has no column for {', '.join(names)} hashes")
     text = "".join(pieces)
     if len(text) in _BY_LENGTH and re.fullmatch(r"[0-9a-fA-F]+", text):
         columns = [column for a in _BY_LENGTH[len(text)] if (column := _hash_column(request, a)) is not None]
