@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import TypeAlias, assert_never
 
 from sigma2kql.errors import Span
@@ -20,10 +19,14 @@ from sigma2kql.prefilter import prefilter
 from sigma2kql.simplify import leaves, replace
 
 WIDTH = 120
+_MOST_FLAT = WIDTH // len("_ or ")  # operands that a line can hold
 # Microsoft's parser stops at about 490 chained operands (KS245); engines that recurse stop sooner.
 CHAIN = 200
 Gate: TypeAlias = Sequence[str | Listed] | None  # the prefilter's alternatives
 _SCAN = ' or X contains ""'  # the least that is written around a text that joins no list
+# The rows of a log source are one tree for all rules about it: known by its identity, as hashing it takes longer.
+_KNOWN_ROWS: dict[int, tuple[Expr[Column], Sequence[tuple[list[str], None]]]] = {}
+_MOST_ROWS = 1024
 LIMIT = 10_000  # characters of a Sentinel scheduled rule's query (Microsoft Learn: "Sentinel service limits")
 
 
@@ -52,8 +55,13 @@ def _is_long(tests: Sequence[Match[Column]]) -> bool:
     """Whether the texts alone are over the limit: the full form need not be written then, the other is shorter."""
     if len(tests) < CHAIN:
         return False
-    plain = [found for leaf in tests if isinstance(leaf.test, Text) and (found := shape(leaf.test.parts))]
-    return sum([len(text) + (how != "equals") * len(_SCAN) for how, text in plain]) > LIMIT
+    room = LIMIT
+    for leaf in tests:
+        if isinstance(leaf.test, Text) and (found := shape(leaf.test.parts)):
+            room -= len(found[1]) + (found[0] != "equals") * len(_SCAN)
+            if room < 0:
+                return True
+    return False
 
 
 def emit_union(queries: Sequence[Query], prefiltered: bool = True) -> str:
@@ -97,9 +105,13 @@ def _parts(
     return parts + late
 
 
-@lru_cache(maxsize=1024)  # those of a log source are the same for all rules about it
-def _rows(rows: Expr[Column]) -> tuple[tuple[list[str], None], ...]:
-    return tuple([(_where(conjunct), None) for conjunct in _conjuncts(rows)])
+def _rows(rows: Expr[Column]) -> Sequence[tuple[list[str], None]]:
+    known = _KNOWN_ROWS.get(id(rows))
+    if known is None:
+        if len(_KNOWN_ROWS) == _MOST_ROWS:
+            _KNOWN_ROWS.clear()
+        known = _KNOWN_ROWS[id(rows)] = rows, [(_where(conjunct), None) for conjunct in _conjuncts(rows)]
+    return known[1]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -299,7 +311,7 @@ def _flat(piece: Piece, inside: str = "") -> str:
     if isinstance(piece, Unsure):
         return piece.text
     if isinstance(piece, Chain):
-        items = _balanced(piece.word, piece.items)
+        items = piece.items if len(piece.items) <= CHAIN else _balanced(piece.word, piece.items)
         texts = [item if isinstance(item, str) else _flat(item, piece.word) for item in items]
         text = f" {piece.word} ".join(texts)
         return f"({text})" if inside and inside != piece.word else text
@@ -316,6 +328,10 @@ def _balanced(word: str, items: tuple[Piece, ...]) -> tuple[Piece, ...]:
 
 def _lines(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
     """The piece between `head` and `tail`: on one line where it fits, else broken at its outermost joints."""
+    if isinstance(piece, str):
+        return [head + piece + tail]
+    if isinstance(piece, Chain) and len(piece.items) > _MOST_FLAT:
+        return _tall(head, piece, tail, indent)
     flat = _flat(piece)
     return [head + flat + tail] if len(head) + len(flat) + len(tail) <= WIDTH else _tall(head, piece, tail, indent)
 
