@@ -8,9 +8,7 @@ bytes; every value is placed by `literals`, every operator comes from `operators
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias, assert_never
 
 from sigma2kql.errors import Span
@@ -21,10 +19,14 @@ from sigma2kql.prefilter import prefilter
 from sigma2kql.simplify import leaves, replace
 
 WIDTH = 120
+_MOST_FLAT = WIDTH // len("_ or ")  # operands that a line can hold
 # Microsoft's parser stops at about 490 chained operands (KS245); engines that recurse stop sooner.
 CHAIN = 200
 Gate: TypeAlias = Sequence[str | Listed] | None  # the prefilter's alternatives
 _SCAN = ' or X contains ""'  # the least that is written around a text that joins no list
+# The rows of a log source are one tree for all rules about it: known by its identity, as hashing it takes longer.
+_KNOWN_ROWS: dict[int, tuple[Expr[Column], Sequence[tuple[list[str], None]]]] = {}
+_MOST_ROWS = 1024
 LIMIT = 10_000  # characters of a Sentinel scheduled rule's query (Microsoft Learn: "Sentinel service limits")
 
 
@@ -53,8 +55,13 @@ def _is_long(tests: Sequence[Match[Column]]) -> bool:
     """Whether the texts alone are over the limit: the full form need not be written then, the other is shorter."""
     if len(tests) < CHAIN:
         return False
-    plain = [found for leaf in tests if isinstance(leaf.test, Text) and (found := shape(leaf.test.parts))]
-    return sum([len(text) + (how != "equals") * len(_SCAN) for how, text in plain]) > LIMIT
+    room = LIMIT
+    for leaf in tests:
+        if isinstance(leaf.test, Text) and (found := shape(leaf.test.parts)):
+            room -= len(found[1]) + (found[0] != "equals") * len(_SCAN)
+            if room < 0:
+                return True
+    return False
 
 
 def emit_union(queries: Sequence[Query], prefiltered: bool = True) -> str:
@@ -80,56 +87,89 @@ def _parts(
 
     `tests` are the leaves of the query, where they are known already.
     """
-    query, extends = _extended(query, leaves(query.where) if tests is None else tests)
-    computed = {column.text for column, _ in extends}
+    conjuncts = _conjuncts(query.where)
+    names = _names(query, conjuncts, leaves(query.where) if tests is None else tests)
     parts: list[tuple[list[str], Expr[Column] | None]] = [([query.table], None), *_rows(query.rows)]
     if gate is not None:
         piece = gate[0] if len(gate) == 1 else Chain("or", tuple(gate))
         parts.append((_lines("| where ", piece, "", "    "), None))
     late: list[tuple[list[str], Expr[Column] | None]] = []
-    users: list[Expr[Column]] = []
-    conjuncts = _conjuncts(query.where)
+    users: list[Match[Column]] = []
     for conjunct in sorted(conjuncts, key=cost) if len(conjuncts) > 1 else conjuncts:
-        found = leaves(conjunct) if computed else ()
-        uses = [leaf for leaf in found if leaf.subject.text in computed or _other(leaf) in computed]
-        users += uses
-        (late if uses else parts).append((_where(conjunct), conjunct))
-    if extends:
-        named = [f"{column.text} = {text}" for column, text in extends]
+        known = len(users)
+        written = _renamed(conjunct, names, users) if names else conjunct
+        (late if len(users) > known else parts).append((_where(written), written))
+    if names:
+        named = [f"{column.text} = {text}" for text, column in names.items()]
         parts.append((_list_lines("| extend ", named, "", "         "), Or(tuple(users))))
     return parts + late
 
 
-@lru_cache(maxsize=1024)  # those of a log source are the same for all rules about it
-def _rows(rows: Expr[Column]) -> tuple[tuple[list[str], None], ...]:
-    return tuple([(_where(conjunct), None) for conjunct in _conjuncts(rows)])
-
-
-def _other(leaf: Match[Column]) -> str:
-    return leaf.test.other.text if isinstance(leaf.test, SameAs) else ""
+def _rows(rows: Expr[Column]) -> Sequence[tuple[list[str], None]]:
+    known = _KNOWN_ROWS.get(id(rows))
+    if known is None:
+        if len(_KNOWN_ROWS) == _MOST_ROWS:
+            _KNOWN_ROWS.clear()
+        known = _KNOWN_ROWS[id(rows)] = rows, [(_where(conjunct), None) for conjunct in _conjuncts(rows)]
+    return known[1]
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Computed columns that are used more than once are named once
 
 
-def _extended(query: Query, tests: Sequence[Match[Column]]) -> tuple[Query, list[tuple[Column, str]]]:
-    """The query with such columns under a name of their own, and what to `extend`: (named column, its text)."""
+def _names(query: Query, conjuncts: Sequence[Expr[Column]], tests: Sequence[Match[Column]]) -> dict[str, Column]:
+    """Those of a query with these conjuncts and leaves: text -> the column under a name of its own."""
     computed = [leaf.subject.text for leaf in tests if leaf.subject.kind != "stored"]
     if len(computed) == len(set(computed)) and SameAs not in [type(leaf.test) for leaf in tests]:
-        return query, []
-    written = [column for conjunct in _conjuncts(query.where) for column in _written(conjunct)]
-    columns = [column for column in written if column.kind != "stored"]
-    uses = Counter([column.text for column in columns])
+        return {}
+    columns: dict[str, Column] = {}
+    often: set[str] = set()
+    for conjunct in conjuncts:
+        _count(conjunct, columns, often)
     names: dict[str, Column] = {}
-    taken = {name.lower() for name in query.columns}
-    for column in columns:
-        if uses[column.text] > 1 and column.text not in names:
+    taken = {name.lower() for name in query.columns} if often else set()
+    for text, column in columns.items():
+        if text in often:
             name = _free_name(column, taken)
             taken.add(name.lower())
-            names[column.text] = Column(name, column.type, column.reads, column.kind, column.key, name)
-    if not names:
-        return query, []
+            names[text] = Column(name, column.type, column.reads, column.kind, column.key, name)
+    return names
+
+
+def _count(expr: Expr[Column], columns: dict[str, Column], often: set[str]) -> None:
+    """Notes the computed columns of a tree in the order of the text, and which of them it holds more than once."""
+    if isinstance(expr, Not):
+        _count(expr.item, columns, often)
+    elif isinstance(expr, Match):
+        for column in (expr.subject, expr.test.other) if isinstance(expr.test, SameAs) else (expr.subject,):
+            if column.text in columns:
+                often.add(column.text)
+            elif column.kind != "stored":
+                columns[column.text] = column
+    elif isinstance(expr, And):
+        for item in expr.items:
+            _count(item, columns, often)
+    else:
+        lists: set[tuple[str, str | None]] = set()  # the column of a list is written once
+        rest: list[Expr[Column]] = []
+        for item in expr.items:
+            if not isinstance(item, Match):
+                rest.append(item)
+            elif isinstance(item.test, SameAs):
+                _count(item, columns, often)
+            elif item.subject.kind != "stored" and item.subject.text not in often:
+                listed = item.subject.text, folds(item)
+                if listed not in lists:
+                    _count(item, columns, often)
+                if listed[1] is not None:
+                    lists.add(listed)
+        for item in rest:
+            _count(item, columns, often)
+
+
+def _renamed(expr: Expr[Column], names: Mapping[str, Column], users: list[Match[Column]]) -> Expr[Column]:
+    """The tree on the columns with names, where it stands on them; its tests that do are added to `users`."""
 
     def rename(leaf: Match[Column]) -> Expr[Column]:
         test = leaf.test
@@ -137,22 +177,10 @@ def _extended(query: Query, tests: Sequence[Match[Column]]) -> tuple[Query, list
             test = SameAs(names[test.other.text], test.shape, test.cased)
         elif leaf.subject.text not in names:
             return leaf
-        return Match(names.get(leaf.subject.text, leaf.subject), test, leaf.span)
+        users.append(Match(names.get(leaf.subject.text, leaf.subject), test, leaf.span))
+        return users[-1]
 
-    renamed = Query(query.table, query.rows, replace(query.where, rename), query.time, query.columns)
-    return renamed, [(column, text) for text, column in names.items()]
-
-
-def _written(expr: Expr[Column]) -> list[Column]:
-    """The columns of a tree as often as they will be written (tests that fold into one list count once)."""
-    if isinstance(expr, Match):
-        return [expr.subject, expr.test.other] if isinstance(expr.test, SameAs) else [expr.subject]
-    if isinstance(expr, Not):
-        return _written(expr.item)
-    items: Iterable[Expr[Column]] = expr.items
-    if isinstance(expr, Or):
-        items = [item for kind, group in _grouped(expr.items) for item in (group if kind is None else group[:1])]
-    return [column for item in items for column in _written(item)]
+    return replace(expr, rename)
 
 
 def _free_name(column: Column, taken: set[str]) -> str:
@@ -283,7 +311,7 @@ def _flat(piece: Piece, inside: str = "") -> str:
     if isinstance(piece, Unsure):
         return piece.text
     if isinstance(piece, Chain):
-        items = _balanced(piece.word, piece.items)
+        items = piece.items if len(piece.items) <= CHAIN else _balanced(piece.word, piece.items)
         texts = [item if isinstance(item, str) else _flat(item, piece.word) for item in items]
         text = f" {piece.word} ".join(texts)
         return f"({text})" if inside and inside != piece.word else text
@@ -300,6 +328,10 @@ def _balanced(word: str, items: tuple[Piece, ...]) -> tuple[Piece, ...]:
 
 def _lines(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
     """The piece between `head` and `tail`: on one line where it fits, else broken at its outermost joints."""
+    if isinstance(piece, str):
+        return [head + piece + tail]
+    if isinstance(piece, Chain) and len(piece.items) > _MOST_FLAT:
+        return _tall(head, piece, tail, indent)
     flat = _flat(piece)
     return [head + flat + tail] if len(head) + len(flat) + len(tail) <= WIDTH else _tall(head, piece, tail, indent)
 
@@ -346,10 +378,9 @@ def _list_lines(head: str, values: Sequence[str], tail: str, indent: str) -> lis
 
 def output_columns(query: Query, kql: str) -> dict[str, str]:
     """The columns that `kql`, the text of a query, returns, name -> type: the table's own and those it computes."""
-    extends = (
-        _extended(query, leaves(query.where))[1] if "| extend " in kql else []
-    )  # compacted, a query may need fewer of them
-    return {**query.columns, **{c.text: c.type for c, text in extends if f"{c.text} = {text}" in kql}}
+    names = _names(query, _conjuncts(query.where), leaves(query.where)) if "| extend " in kql else {}
+    # compacted, a query may need fewer of them
+    return {**query.columns, **{c.text: c.type for text, c in names.items() if f"{c.text} = {text}" in kql}}
 
 
 # --------------------------------------------------------------------------------------------------------------------

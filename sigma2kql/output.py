@@ -66,7 +66,7 @@ def as_record(done: Compiled) -> dict[str, Any]:
     }
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
 
 
 def as_line(done: Compiled) -> str:
