@@ -431,7 +431,7 @@ class _Mapper:
             return typed(expr, self.notes)
         if isinstance(expr, Not):
             return negated(self._fitted(expr.item))
-        items = [self._fitted(item) for item in expr.items]
+        items = [typed(i, self.notes) if isinstance(i, Match) else self._fitted(i) for i in expr.items]
         return all_of(items) if isinstance(expr, And) else any_of(items)
 
     def _test(self, leaf: Match[Field]) -> Test[Column]:

@@ -183,10 +183,9 @@ def _registry_spellings(test: Text, options: Mapping[str, Any]) -> list[Text]:
     """The pattern in every spelling that the table uses for its hive and its control set."""
     spellings = [test]
     hives: Mapping[str, Any] = options.get("hives", {})
-    first = next((i for i, p in enumerate(test.parts) if isinstance(p, str)), None)
-    if first is not None and first <= 1:
-        text = test.parts[first]
-        assert isinstance(text, str)
+    first = 0 if isinstance(test.parts[0], str) else 1
+    text = test.parts[first] if first < len(test.parts) else None
+    if isinstance(text, str):
         folded = f"{text.lower()}\\"
         for short, long in hives.items():
             if folded.startswith(f"{short.lower()}\\"):

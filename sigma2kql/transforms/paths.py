@@ -105,9 +105,12 @@ def _doubled_name(request: Request) -> Expr[Column]:
         request.notes.concerned.add(request.match.subject.name)
     if not isinstance(test, Text) or not texts or test.parts[-1] is ANY:
         return plain
-    begin = max((i + 1 for i, p in enumerate(test.parts) if p is ANY), default=0)
-    cuts = [i for i, p in enumerate(test.parts) if isinstance(p, str) and _last_separator(p) >= 0]
-    at = cuts[-1] if cuts else -1
+    begin, at = 0, -1
+    for i, part in enumerate(test.parts):
+        if part is ANY:
+            begin = i + 1
+        elif isinstance(part, str) and _last_separator(part) >= 0:
+            at = i
     if at < begin or (begin and at == begin and not _has_folder(test.parts[at])):
         return plain  # `*\x.exe`, `*.exe`: the name alone, which ends either form
     text = test.parts[at]
