@@ -115,13 +115,13 @@ def single(leaf: Match[Column], opposite: bool = False) -> Piece | None:
     """One test; with `opposite` its exact complement where the language has one (else None)."""
     column, test = leaf.subject, leaf.test
     if isinstance(test, Text):
-        _, _, operators, lowers, literal = _form(test.parts, test.cased)
-        if operators is None:
+        _, _, operator, lowers, literal = _form(test.parts, test.cased)
+        if operator is None:
             return _unshaped(column, test, opposite)
         subject = column.text if column.type == "string" else f"tostring({column.text})"
         if lowers:
             subject = f"tolower({subject})"
-        return f"{subject} {operators[opposite]} {literal}"
+        return f"{subject} {_OPERATORS[operator][opposite]} {literal}"
     match test:
         case KustoRegex(pattern, flags):
             return None if opposite else _regex(column, f"(?{flags}){pattern}" if flags else pattern)
@@ -168,10 +168,10 @@ def scans(items: Sequence[Expr[Column]]) -> Chain | None:
     for item in items:
         if not (isinstance(item, Match) and item.subject is column and isinstance(item.test, Text)):
             return None
-        kind, _, operators, lowers, literal = _form(item.test.parts, item.test.cased)
-        if kind is not None or operators is None or lowers:
+        kind, _, operator, lowers, literal = _form(item.test.parts, item.test.cased)
+        if kind is not None or operator is None or lowers:
             return None
-        found.append(f"{subject} {operators[0]} {literal}")
+        found.append(f"{subject} {_OPERATORS[operator][0]} {literal}")
     return Chain("or", tuple(found))
 
 
@@ -209,8 +209,8 @@ def choice(kind: str, group: Sequence[Match[Column]], opposite: bool = False) ->
 def _literal(leaf: Match[Column]) -> tuple[str, bool]:
     """A value of a list, and whether the exact operator finds the same."""
     if isinstance(leaf.test, Text):
-        _, _, operators, _, literal = _form(leaf.test.parts, leaf.test.cased)
-        return literal, operators == _OPERATORS["equals", True]
+        _, _, operator, _, literal = _form(leaf.test.parts, leaf.test.cased)
+        return literal, operator is not None and operator[1]
     assert isinstance(leaf.test, Number)
     return quoted(decimal_text(leaf.test.value)), True
 
@@ -251,8 +251,8 @@ def shape(parts: tuple[Part, ...]) -> tuple[Shape, str] | None:
 
 
 # How a test for a text is written, whatever its column: the kind of list that it may join and how dear it is; for the
-# plain shapes also the operator and its complement, whether the subject goes through tolower(), and the literal.
-_Form: TypeAlias = tuple[str | None, int, tuple[str, str] | None, bool, str]
+# plain shapes also the operator, whether the subject goes through tolower(), and the literal.
+_Form: TypeAlias = tuple[str | None, int, tuple[Shape, bool] | None, bool, str]
 
 
 @lru_cache(maxsize=4096)  # one test is asked several times on its way into a query, and rules look for the same texts
@@ -265,10 +265,10 @@ def _form(parts: tuple[Part, ...], cased: bool) -> _Form:
     lowers = not cased and not text.isascii() and folds_beyond_ascii(text)
     literal = quoted(lowered(text) if lowers else text)
     if how != "equals":
-        return None, 3, _OPERATORS[how, cased or lowers], lowers, literal
+        return None, 3, (how, cased or lowers), lowers, literal
     # without letters: the same result; works on an index lookup of the exact text
     exact = cased or lowers or _caseless(text)
-    return "lower" if lowers else "cased" if cased else "text", 1, _OPERATORS[how, exact], lowers, literal
+    return "lower" if lowers else "cased" if cased else "text", 1, (how, exact), lowers, literal
 
 
 def _unshaped(column: Column, test: Text, opposite: bool) -> Piece | None:

@@ -149,17 +149,24 @@ def _term(parts: tuple[Part, ...], as_stored: bool) -> tuple[int, str] | None:
     """
     texts = [part if isinstance(part, str) else _UNKNOWN if part is ANY else _beside(part, as_stored) for part in parts]
     best: tuple[int, str] | None = None
-    has_other = False
+    others: list[str] = []
     for word in _WORDS.findall("".join(texts)):
         if not (word.isalnum() and word.isascii()):
-            has_other = has_other or "_" in word
+            if "_" in word:
+                others.append(word)
         elif len(word) < 4 or word.lower() in _COMMON:
-            has_other = True
+            others.append(word)
         elif best is None or (len(word), word) < best:
             best = len(word), word
     if best is not None and best[0] < _ODD:  # nearly always
         return best[0] + 4, best[1]
-    return min([(_dearness(term), term) for term in _terms(parts, texts)], default=None) if has_other or best else None
+    if best is None and len(others) < 2:  # no run of words either
+        return (_dearness(others[0]), others[0]) if others and len(others[0]) > 2 and _is_term(others[0]) else None
+    return min([(_dearness(term), term) for term in _terms(parts, texts)], default=None)
+
+
+def _is_term(word: str) -> bool:
+    return word.isascii() and word.replace("_", "").isalnum()
 
 
 def _dearness(term: str) -> int:
@@ -181,7 +188,7 @@ def _terms(parts: Sequence[Part], texts: Sequence[str]) -> Iterator[str]:
         if not isinstance(part, str):
             continue
         text = "".join(around[number : number + 3])
-        whole = [word for word in _WORDS.finditer(text) if word[0].isascii() and word[0].replace("_", "").isalnum()]
+        whole = [word for word in _WORDS.finditer(text) if _is_term(word[0])]
         yield from [word[0] for word in whole if len(word[0]) >= 3]
         if len(whole) > 1 and (several := _TOGETHER.fullmatch(text, whole[0].start(), whole[-1].end())):
             yield several[0]
