@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".yml", ".yaml")
 STANDARD_INPUT = "-"
-_RULES = re.compile(rb"rules[\"']?\s*:")  # every filter says which rules it is for
+_RULES = re.compile(rb"rules[\"']?\s*:")  # every filter and every correlation says which rules it is for
 # Files that go through one stage before the next begins: a twentieth faster than one by one, as a stage stays in the
 # processor's cache.
 _AT_ONCE = 32
@@ -167,8 +167,8 @@ def compile_inputs(inputs: Iterable[Input], options: Options) -> Iterator[tuple[
 
 
 def _links(one: Input) -> bool:
-    """Whether a file holds a filter or a correlation; only what has their words is read to find out."""
-    if b"correlation" not in one.data and not _RULES.search(one.data):
+    """Whether a file holds a filter or a correlation; only what has their word is read to find out."""
+    if not _RULES.search(one.data):
         return False
     return any(isinstance(document, Filter | Correlation) for document in load_input(one))
 
