@@ -6,12 +6,11 @@ except for what the outcome's losses say; what no table can carry is an error th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from sigma2kql.accessors import fill
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, frozen
 from sigma2kql.facts import conjuncts, contradiction, known_texts, settled
 from sigma2kql.literals import decimal_text
@@ -40,12 +39,12 @@ from sigma2kql.model import (
     Verdict,
 )
 from sigma2kql.simplify import all_of, any_of, leaves, negated, simplify
-from sigma2kql.tables import Rows, Standing, Target, describe
+from sigma2kql.standing import Rows, Standing, find_field
+from sigma2kql.tables import Target
 from sigma2kql.transforms import (
     ALWAYS,
     NEVER,
     PRESENT,
-    SELECTIVE,
     TRANSFORMS,
     Loss,
     Notes,
@@ -55,7 +54,7 @@ from sigma2kql.transforms import (
     reason,
     text_holds,
 )
-from sigma2kql.transforms.typed import escaped, is_plain_text, typed
+from sigma2kql.transforms.typed import escaped, typed
 
 
 @frozen
@@ -135,46 +134,6 @@ def _with(mapped: Mapped, passed: list[str]) -> Mapped:
 
 _EMPTY = Text(())
 _EMPTINESS = ((), (ANY,))  # the texts that ask whether a field is empty
-
-
-def find_field(table: Table, serve: Serve, name: str) -> FieldMap | str:
-    """How a field stands in the rows of a serve, or the reason why it does not (empty where it is simply unknown)."""
-    for fields, absent in ((serve.fields, serve.absent), (table.fields, table.absent)):
-        if name in fields:
-            return fields[name]
-        if name in absent:
-            return absent[name]
-    others = serve.others or table.others
-    if others is not None and serve.elements is not None and name not in serve.elements:
-        return "not an element of these events"
-    return fill(others, name) if others else ""
-
-
-def _standing(rows: Rows, name: str) -> Standing | str:
-    """How a field stands in the rows, or the reason why it does not."""
-    found = find_field(rows.table, rows.serve, name)
-    if isinstance(found, str):
-        return found
-    caveats = [
-        (f"`{name}`: {one.caveat}", one.transform in SELECTIVE)
-        for one in (found, *(case for _, case in found.cases))
-        if one.caveat
-    ]
-    texts = tuple(dict.fromkeys(found.columns)) if is_plain_text(found) else ()
-    stated = {leaf.subject for leaf in leaves(rows.serve.where)}
-    touches = not stated.isdisjoint(_asked(found))
-    told = touches and not rows.facts.keys().isdisjoint(_asked(found))
-    return Standing(found, texts, describe(found), tuple(caveats), touches, told)
-
-
-def _asked(field: FieldMap) -> Iterator[Column]:
-    """Every column that a test on the field may be asked of."""
-    yield from (*field.columns, *field.presence)
-    predicates = [when for when, _ in field.cases] + list((field.values or {}).values())
-    for predicate in (*predicates, *((field.default,) if field.default is not None else ())):
-        yield from (leaf.subject for leaf in leaves(predicate))
-    for _, case in field.cases:
-        yield from _asked(case)
 
 
 class _Uses:
@@ -293,10 +252,10 @@ class _Mapper:
         name = field.name
         standing = self.fields.get(name)
         if standing is None and name is not None:
-            found = self.rows.fields.get(name) or _standing(self.rows, name)
+            found = self.rows.standing(name)
             if isinstance(found, str):
                 raise Sigma2KqlError(self._missing())
-            self.fields[name] = self.rows.fields[name] = standing = found
+            self.fields[name] = standing = found
             self.touched |= found.touches
             self.told |= found.told
         return standing
@@ -311,7 +270,7 @@ class _Mapper:
                         diagnostic("E403", f"{self.name} has no text that keywords could be searched in", span)
                     )
                 continue
-            found = self.rows.fields.get(name) or _standing(self.rows, name)
+            found = self.rows.standing(name)
             if isinstance(found, str):
                 reason = f": {found}" if found else ""
                 problems.append(diagnostic("E402", f"`{name}` has no column in {self.name}{reason}", span))

@@ -11,7 +11,8 @@ from functools import lru_cache
 
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic, did_you_mean
 from sigma2kql.model import Rule
-from sigma2kql.tables import Rows, Target, carriers, carries_field
+from sigma2kql.standing import Rows
+from sigma2kql.tables import Target, carriers, carries_field
 
 
 def refusal(

@@ -14,23 +14,20 @@ from dataclasses import field, replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, diagnostic, did_you_mean, frozen
-from sigma2kql.facts import conjuncts, known_texts
 from sigma2kql.folders import mappings_folder
 from sigma2kql.mappingfile import read_table
 from sigma2kql.model import (
     Column,
-    FieldMap,
     KqlType,
     LogSource,
     Match,
     SameAs,
-    Serve,
     Table,
 )
-from sigma2kql.simplify import leaves
+from sigma2kql.standing import Rows
 from sigma2kql.yamltext import compose
 from sigma2kql.yamltree import plain
 
@@ -45,43 +42,6 @@ class Entry:
     name: str
     logsources: tuple[LogSource, ...]
     load: Callable[[], Table]
-
-
-class Standing(NamedTuple):
-    """How a field stands in rows, and what follows from that alone."""
-
-    field: FieldMap
-    texts: tuple[Column, ...]  # the text columns that a text is asked of as it is; empty where more is to be done
-    words: str
-    caveats: tuple[tuple[str, bool], ...]  # the sentence, and whether the transform says which tests it is about
-    touches: bool  # whether it may be asked of a column that the rows' own condition speaks of
-    told: bool  # whether it may be asked of a column of which that condition says all texts
-
-
-def describe(field: FieldMap) -> str:
-    """A field's mapping in words, for people and for the `source` of the JSON output."""
-    if field.cases:
-        return " | ".join(describe(case) for _, case in field.cases)
-    if field.values is not None:
-        names = dict.fromkeys(c.subject.text for e in field.values.values() for c in leaves(e))
-        return f"predicate on {', '.join(names)}" if names else "stated by the table"
-    if field.constant is not None:
-        return f"always `{field.constant}`"
-    text = " or ".join(column.text for column in field.columns)
-    return f"{text} ({field.transform})" if field.transform else text
-
-
-class Rows:
-    """The rows of one log source in one table, and what can be found out of them once for all rules."""
-
-    __slots__ = ("facts", "fields", "serve", "stated", "table")
-
-    def __init__(self, table: Table, serve: Serve) -> None:
-        self.table = table
-        self.serve = serve
-        self.stated = conjuncts(serve.where)
-        self.facts = known_texts(serve.where)
-        self.fields: dict[str, Standing] = {}  # those that rules have asked for
 
 
 @frozen

@@ -5,6 +5,7 @@ A module imports only from rooms below its own, or from its own package; new mod
     catalogue < errors < model and the other ground (literals, yamltree, report ...)
               < words of the language (regex, modifiers, condition, simplify, transforms ...), events
               < sentences (detection, correlation, evaluate, operators)
+              < mappingfile, facts < standing
               < loader, tables, prefilter, compact | artifacts and engines, which know no stage
               < refusal < mapping, kql < correlate < api < proof, check, output, deploy < hunt < cli
 
@@ -33,6 +34,7 @@ ROOMS: list[set[str]] = [
     {"regex", "modifiers", "condition", "metadata", "simplify", "transforms", "events", "config", "wording"},
     {"detection", "correlation", "evaluate", "operators"},
     {"mappingfile", "facts"},
+    {"standing"},
     {"loader", "tables", "prefilter", "compact", "artifacts", "engines"},
     {"refusal"},
     {"mapping", "kql"},

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sigma2kql import api, kql, mapping, operators
+from sigma2kql import api, kql, operators, standing
 from sigma2kql.api import Compiler, Input, Options, load_input
 from sigma2kql.model import Expr, Not, Rule
 from sigma2kql.proof import Result, Subject
@@ -57,9 +57,9 @@ def lose_the_null_guard(patch: pytest.MonkeyPatch) -> None:
 
 
 def take_the_wrong_column(patch: pytest.MonkeyPatch) -> None:
-    sound = mapping.find_field
+    sound = standing.find_field
     patch.setattr(
-        mapping,
+        standing,
         "find_field",
         lambda table, serve, name: sound(table, serve, "ParentImage" if name == "Image" else name),
     )

@@ -13,7 +13,8 @@ from sigma2kql.errors import Sigma2KqlError, Source, did_you_mean
 from sigma2kql.mappingfile import read_table
 from sigma2kql.model import FieldMap, LogSource, Table
 from sigma2kql.report import as_text
-from sigma2kql.tables import Target, describe, load_target, target_names
+from sigma2kql.standing import describe
+from sigma2kql.tables import Target, load_target, target_names
 
 
 @click.command("targets")

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sigma2kql.evaluate import evaluate
-from sigma2kql.mapping import find_field
 from sigma2kql.model import ANY, And, Column, Expr, Field, FieldMap, Match, Number, Or, Serve, Table, Text
 from sigma2kql.proof.cells import read_column, text_of
 from sigma2kql.proof.shape import Shaped, shape
+from sigma2kql.standing import find_field
 
 # One value of every kind that columns are particular about.
 KINDS = (

@@ -14,7 +14,6 @@ from typing import Any
 from sigma2kql.errors import frozen
 from sigma2kql.evaluate import evaluate
 from sigma2kql.events.forms import EventForm, recognise, sigma_fields
-from sigma2kql.mapping import find_field
 from sigma2kql.model import And, Expr, Field, Rule, SameAs, Serve, Table
 from sigma2kql.proof import Subject
 from sigma2kql.proof.fitted import fitted
@@ -23,6 +22,7 @@ from sigma2kql.proof.room import Room, synonym
 from sigma2kql.proof.rule_events import Labelled
 from sigma2kql.proof.shape import keyword_text, raw_row, shape
 from sigma2kql.simplify import leaves
+from sigma2kql.standing import find_field
 
 GENERATED = "generated"
 SPARE = 2  # events made for each one wanted, as some cannot stand in the table

@@ -18,7 +18,6 @@ from typing import Any
 
 from sigma2kql.errors import frozen
 from sigma2kql.evaluate import MISSING, holds
-from sigma2kql.mapping import find_field
 from sigma2kql.model import (
     And,
     Bool,
@@ -43,6 +42,7 @@ from sigma2kql.model import (
 from sigma2kql.proof.cells import Cells, View, as_datetime, cells_of, put, read_column, same, same_hex, text_of, typed
 from sigma2kql.proof.expressions import UnknownExpression, invert, read
 from sigma2kql.proof.regex_texts import regex_witnesses
+from sigma2kql.standing import find_field
 from sigma2kql.transforms import TRANSFORMS, text_holds
 
 STEPS = 4000  # of the search for one row
