@@ -31,12 +31,13 @@ class Standing(NamedTuple):
 class Rows:
     """The rows of one log source in one table, and what can be found out of them once for all rules."""
 
-    __slots__ = ("facts", "fields", "serve", "stated", "table")
+    __slots__ = ("facts", "fields", "serve", "spoken", "stated", "table")
 
     def __init__(self, table: Table, serve: Serve) -> None:
         self.table = table
         self.serve = serve
         self.stated = conjuncts(serve.where)
+        self.spoken = {leaf.subject for leaf in leaves(serve.where)}
         self.facts = known_texts(serve.where)
         self.fields: dict[str, Standing] = {}  # those that rules have asked for
 
@@ -54,9 +55,8 @@ class Rows:
             if one.caveat
         ]
         texts = tuple(dict.fromkeys(found.columns)) if is_plain_text(found) else ()
-        asked = set(_asked(found))
-        touches = not asked.isdisjoint([leaf.subject for leaf in leaves(self.serve.where)])
-        told = touches and not asked.isdisjoint(self.facts)
+        touches = not self.spoken.isdisjoint(_asked(found))
+        told = touches and not self.facts.keys().isdisjoint(_asked(found))
         standing = Standing(found, texts, describe(found), tuple(caveats), touches, told)
         self.fields[name] = standing
         return standing
