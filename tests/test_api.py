@@ -139,3 +139,15 @@ def test_an_event_id_is_a_number_in_decimal_digits(number: str) -> None:
     )
     assert {d.code for d in done.diagnostics} == (set() if number == "4624" else {"E410"})
     assert (done.kql is not None) == (number == "4624")
+
+
+def test_a_keyword_that_the_rows_state_already_is_not_asked_again(tmp_path: Path) -> None:
+    (tmp_path / "Log_CL.yml").write_text(
+        "table: Log_CL\ntarget: demo\ncolumns: {Line: string}\nkeywords: [Line, Line]\n"
+        "serves:\n  - {logsource: {product: demo}, where: {Line|contains|nocase: evil}}\n",
+        encoding="utf-8",
+    )
+    rule = "title: t\nlogsource: {product: demo}\ndetection:\n  k: [%s]\n  condition: k\n"
+    (stated,), (other,) = (convert(rule % word, "demo", mappings=(tmp_path,)) for word in ("evil", "worse"))
+    assert stated.kql == 'Log_CL\n| where Line contains "evil"'
+    assert other.kql == 'Log_CL\n| where Line contains "evil"\n| where Line contains "worse"'
