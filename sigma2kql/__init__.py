@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sigma2kql.api import Options, convert
-    from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span
-    from sigma2kql.model import Compiled
+    from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Span
+    from sigma2kql.model.tree import Compiled
 
 __version__ = "0.1.0"
 __all__ = ["Compiled", "Diagnostic", "Options", "Sigma2KqlError", "Span", "__version__", "convert"]
@@ -19,9 +19,10 @@ __all__ = ["Compiled", "Diagnostic", "Options", "Sigma2KqlError", "Span", "__ver
 
 def __getattr__(name: str) -> object:
     """The public names, from the modules that hold them (PEP 562)."""
-    homes = {"convert": "api", "Options": "api", "Compiled": "model"}
+    homes = {"convert": "api", "Options": "api", "Compiled": "model.tree"}
+    home = homes.get(name, "diagnostics.diagnostic")
     if name not in __all__ or name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{homes.get(name, 'errors')}"), name)
+    return getattr(import_module(f"{__name__}.{home}"), name)

@@ -14,11 +14,14 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sigma2kql import kql as emission
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, frozen
-from sigma2kql.loader import decode, load
-from sigma2kql.mapping import Mapped, map_everywhere, map_rule
-from sigma2kql.model import (
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, frozen
+from sigma2kql.kql import query as emission
+from sigma2kql.language.strings import placeholders, substitute
+from sigma2kql.load.documents import decode, load
+from sigma2kql.map.rule import Mapped, map_everywhere, map_rule
+from sigma2kql.map.target import Target, columns_of_table, load_target, named_columns
+from sigma2kql.model.simplify import leaves
+from sigma2kql.model.tree import (
     And,
     Broken,
     Column,
@@ -34,9 +37,6 @@ from sigma2kql.model import (
     Origin,
     Rule,
 )
-from sigma2kql.simplify import leaves
-from sigma2kql.strings import placeholders, substitute
-from sigma2kql.tables import Target, columns_of_table, load_target, named_columns
 
 if TYPE_CHECKING:
     from sigma2kql.artifacts import Output

@@ -20,12 +20,12 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from sigma2kql.condition import Condition, Joined, Named, parse
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic, did_you_mean, frozen
-from sigma2kql.kql import emit
-from sigma2kql.literals import decimal_text, identifier, is_word, quoted
-from sigma2kql.mapping import Mapped
-from sigma2kql.model import Column, Compiled, Correlation, Document, Reference, Rule, Verdict
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, diagnostic, did_you_mean, frozen
+from sigma2kql.kql.query import emit
+from sigma2kql.language.condition import Condition, Joined, Named, parse
+from sigma2kql.map.rule import Mapped
+from sigma2kql.model.literals import decimal_text, identifier, is_word, quoted
+from sigma2kql.model.tree import Column, Compiled, Correlation, Document, Reference, Rule, Verdict
 
 RULE = "CorrelatedRule"
 STEP = "Step"

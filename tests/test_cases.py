@@ -29,12 +29,12 @@ import pytest
 import yaml
 
 from sigma2kql.api import Compiler, Input, Options, load_input
-from sigma2kql.catalogue import CATALOGUE
-from sigma2kql.errors import Sigma2KqlError
-from sigma2kql.evaluate import evaluate
-from sigma2kql.model import And, Compiled, Correlation, Expr, Field, Filter, Rule
-from sigma2kql.report import as_text
-from sigma2kql.strings import substitute
+from sigma2kql.diagnostics.catalogue import CATALOGUE
+from sigma2kql.diagnostics.diagnostic import Sigma2KqlError
+from sigma2kql.diagnostics.render import as_text
+from sigma2kql.language.strings import substitute
+from sigma2kql.model.tree import And, Compiled, Correlation, Expr, Field, Filter, Rule
+from sigma2kql.reference.evaluate import evaluate
 
 HOME = Path(__file__).parent / "cases"
 _BLOCK = re.compile(r"^```(\w+ [\w ]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -232,7 +232,7 @@ OWN_RANGES = re.compile(r"[EW][1-5]\d\d")
 def test_every_code_of_the_language_is_shown_by_a_case_or_a_test() -> None:
     """Codes of files, language, conditions, mapping and emission: a case prints it, or a test names it."""
     shown = {code for case in CASES for code in re.findall(r"\[([EW]\d{3})\]", case.blocks.get("text error", ""))}
-    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.rglob("test_*.py"))
     named = {code for code in CATALOGUE if f'"{code}"' in tests or f"'{code}'" in tests}
     assert sorted(code for code in CATALOGUE if OWN_RANGES.fullmatch(code) and code not in shown | named) == []
 

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from sigma2kql.api import Options, compile_inputs, read_inputs
-from sigma2kql.catalogue import CATALOGUE
-from sigma2kql.evaluate import MISSING, holds
-from sigma2kql.model import Compiled, Correlation, Rule
-from sigma2kql.output import as_line
-from sigma2kql.simplify import leaves
-from sigma2kql.tables import load_target
+from sigma2kql.cli.output import as_line
+from sigma2kql.diagnostics.catalogue import CATALOGUE
+from sigma2kql.map.target import load_target
+from sigma2kql.model.simplify import leaves
+from sigma2kql.model.tree import Compiled, Correlation, Rule
+from sigma2kql.reference.evaluate import MISSING, holds
 
 pytestmark = pytest.mark.corpus
 TARGETS = ["asim", "sentinel", "xdr"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sigma2kql.model import LogSource, Serve, Table
-from sigma2kql.tables import Target, load_target, target_names
+from sigma2kql.map.target import Target, load_target, target_names
+from sigma2kql.model.tree import LogSource, Serve, Table
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "mappings" / "COVERAGE.md"

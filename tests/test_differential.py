@@ -25,13 +25,14 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from sigma2kql.accessors import accessor
-from sigma2kql.compact import compact
-from sigma2kql.errors import Sigma2KqlError
-from sigma2kql.evaluate import MISSING, holds
-from sigma2kql.kql import emit
-from sigma2kql.literals import identifier, quoted, steps
-from sigma2kql.model import (
+from sigma2kql.diagnostics.diagnostic import Sigma2KqlError
+from sigma2kql.kql.long_lists import compact
+from sigma2kql.kql.query import emit
+from sigma2kql.map.accessors import accessor
+from sigma2kql.map.transforms import join_parts
+from sigma2kql.model.literals import identifier, quoted, steps
+from sigma2kql.model.simplify import leaves, simplify
+from sigma2kql.model.tree import (
     ANY,
     ONE,
     And,
@@ -55,8 +56,7 @@ from sigma2kql.model import (
     Test,
     Text,
 )
-from sigma2kql.simplify import leaves, simplify
-from sigma2kql.transforms import join_parts
+from sigma2kql.reference.evaluate import MISSING, holds
 
 pytest.importorskip("duckdb_kql", reason="the extra `test` is not installed")
 from sigma2kql.engines.duckdb import Engine

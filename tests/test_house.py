@@ -1,15 +1,13 @@
-"""The house keeps its order: which room may know which, who may print, where the language's operators are written.
+"""The house keeps its order: which folder may know which, who may print, where the language's operators are written.
 
-A module imports only from rooms below its own, or from its own package; new modules are given their place here:
+A folder is a stage, or the ground that stages stand on. A module imports only from folders below its own, or from
+its own:
 
-    catalogue < errors < model and the other ground (literals, yamltree, report ...)
-              < words of the language (regex, modifiers, condition, simplify, transforms ...), events
-              < sentences (detection, correlation, evaluate, operators)
-              < mappingfile, facts < standing
-              < loader, tables, prefilter, compact | artifacts and engines, which know no stage
-              < refusal < mapping, kql < correlate < api < proof, check, output, deploy < hunt < cli
+    system < diagnostics < model < text < regex < language
+           < load, map, kql, reference, artifacts, engines, events  (the stages: none of them knows another)
+           < correlate < api < proof, lint, deploy < hunt < cli
 
-The stages (loader, mapping, kql, evaluate, artifacts, engines) never import each other: `api` alone composes them.
+`api` alone composes the stages; `cli` alone prints and ends the process. A base name occurs once in the package.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -26,31 +25,27 @@ import pytest
 
 HOME = Path(__file__).resolve().parent.parent / "sigma2kql"
 
-ROOMS: list[set[str]] = [
-    {"__init__", "catalogue", "folders"},
-    {"errors"},
-    {"model", "literals", "yamltree", "report", "child"},
-    {"accessors", "jsontree", "yamltext", "exported", "strings"},
-    {"regex", "modifiers", "condition", "metadata", "simplify", "transforms", "events", "config", "wording"},
-    {"detection", "correlation", "evaluate", "operators"},
-    {"mappingfile", "facts"},
-    {"standing"},
-    {"loader", "tables", "prefilter", "compact", "artifacts", "engines"},
-    {"refusal"},
-    {"mapping", "kql"},
+FLOORS: list[set[str]] = [
+    {"__init__", "system"},
+    {"diagnostics"},
+    {"model"},
+    {"text"},
+    {"regex"},
+    {"language"},
+    {"load", "map", "kql", "reference", "artifacts", "engines", "events"},
     {"correlate"},
     {"api"},
-    {"proof", "check", "output", "deploy"},
+    {"proof", "lint", "deploy"},
     {"hunt"},
     {"cli"},
     {"__main__"},
 ]
-STAGES = {"loader", "mapping", "kql", "evaluate", "artifacts", "engines"}
+STAGES = {"load", "map", "kql", "reference", "artifacts", "engines", "events"}
 HEAVY = {"lark", "jinja2", "duckdb", "duckdb_kql", "evtx", "azure", "multiprocessing", "py_mini_racer"}
 # Libraries belong to the stage that needs them.
 OWNERS = {
-    "yaml": {"yamltext", "artifacts", "events"},
-    "lark": {"condition"},
+    "yaml": {"text", "artifacts", "events"},
+    "lark": {"language"},
     "jinja2": {"artifacts"},
     "click": {"cli"},
     "duckdb": {"engines", "events"},
@@ -60,8 +55,8 @@ OWNERS = {
 PATHS = sorted(HOME.rglob("*.py"))
 
 
-def room_of(path: Path) -> str:
-    """The name of a module, or of the package that it is in."""
+def folder_of(path: Path) -> str:
+    """The folder that a module lies in; the module itself where it lies at the root."""
     relative = path.relative_to(HOME)
     return relative.parts[0] if len(relative.parts) > 1 else relative.stem
 
@@ -96,20 +91,20 @@ def own_imports(path: Path) -> Iterator[tuple[str, int]]:
             yield parts[1], line
 
 
-LEVEL = {name: number for number, room in enumerate(ROOMS) for name in room}
+LEVEL = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(HOME)))
-def test_a_module_knows_only_the_rooms_below(path: Path) -> None:
-    room = room_of(path)
-    assert room in LEVEL, f"say in ROOMS where `{room}` belongs"
-    above = [(name, line) for name, line in own_imports(path) if name != room and LEVEL[name] >= LEVEL[room]]
+def test_a_module_knows_only_the_folders_below(path: Path) -> None:
+    folder = folder_of(path)
+    assert folder in LEVEL, f"say in FLOORS where `{folder}` belongs"
+    above = [(name, line) for name, line in own_imports(path) if name != folder and LEVEL[name] >= LEVEL[folder]]
     assert above == []
 
 
 @pytest.mark.parametrize("stage", sorted(STAGES))
 def test_stages_do_not_know_each_other(stage: str) -> None:
-    known = {name for path in PATHS if room_of(path) == stage for name, _ in own_imports(path)}
+    known = {name for path in PATHS if folder_of(path) == stage for name, _ in own_imports(path)}
     assert known & (STAGES - {stage}) == set()
 
 
@@ -118,13 +113,13 @@ def test_heavy_imports_stand_in_the_function_that_needs_them(path: Path) -> None
     at_start = {name.split(".")[0] for name, _ in imports(path, everywhere=False)}
     assert at_start & HEAVY == set()
     used = {name.split(".")[0] for name, _ in imports(path)}
-    assert {library for library in used & OWNERS.keys() if room_of(path) not in OWNERS[library]} == set()
+    assert {library for library in used & OWNERS.keys() if folder_of(path) not in OWNERS[library]} == set()
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(HOME)))
 def test_only_the_command_line_prints_or_exits(path: Path) -> None:
     """The two programs that run as a child process speak to their parent on standard output."""
-    if room_of(path) in ("cli", "__main__") or path.name == "evtx_child.py":
+    if folder_of(path) in ("cli", "__main__") or path.name == "evtx_child.py":
         return
     spoken = [
         node.lineno
@@ -145,15 +140,23 @@ OPERATORS = re.compile(
     r"(?:^|[^\w`])(?:!?=~ |!~ |!?in~ |(?:contains|startswith|endswith|has)_cs\b|!(?:contains|startswith|endswith|has)\b"
     r"|has_a(?:ny|ll) |matches regex |ipv[46]_is_|is(?:not)?(?:empty|null)\(|datetime_part\()"
 )
-WRITERS = {"operators", "prefilter", "correlate", "transforms"}  # the last of them computes columns
-READERS = {  # they read, run or describe KQL, and write none into a query
-    "artifacts", "catalogue", "check", "cli", "deploy", "engines", "hunt", "proof",
-}  # fmt: skip
+# The only places that write operators; the last of them computes columns.
+WRITERS = ("kql/operators.py", "kql/prefilter.py", "correlate.py", "map/transforms/")
+READERS = {
+    "artifacts",
+    "diagnostics",
+    "lint",
+    "cli",
+    "deploy",
+    "engines",
+    "hunt",
+    "proof",
+}  # they read, run or describe KQL
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(HOME)))
 def test_operators_are_written_in_one_place(path: Path) -> None:
-    if room_of(path) in WRITERS | READERS:
+    if folder_of(path) in READERS or path.relative_to(HOME).as_posix().startswith(WRITERS):
         return
     tree = tree_of(path)
     documented = {
@@ -178,7 +181,9 @@ def test_operators_are_written_in_one_place(path: Path) -> None:
 def test_a_module_says_what_it_is_for(path: Path) -> None:
     text = ast.get_docstring(tree_of(path)) or ""
     assert text
-    assert "Place in the flow" in text or room_of(path) in ("__init__", "__main__", "cli") or path.name == "__init__.py"
+    assert (
+        "Place in the flow" in text or folder_of(path) in ("__init__", "__main__", "cli") or path.name == "__init__.py"
+    )
 
 
 def test_the_program_starts_without_what_it_does_not_need() -> None:
@@ -188,8 +193,19 @@ def test_the_program_starts_without_what_it_does_not_need() -> None:
 
 
 def test_every_code_of_the_catalogue_is_raised_somewhere() -> None:
-    from sigma2kql.catalogue import CATALOGUE
+    from sigma2kql.diagnostics.catalogue import CATALOGUE
 
     places = [path for path in PATHS if path.name != "catalogue.py"]
     written = "".join(path.read_text() for path in (*places, *(HOME.parent / "mappings").rglob("*.yml")))
     assert sorted(code for code in CATALOGUE if code not in written) == []
+
+
+def test_a_base_name_occurs_once() -> None:
+    """Whoever reads a module's name in a traceback or a search knows which file is meant."""
+    names = Counter(path.stem for path in PATHS if path.stem not in ("__init__", "__main__"))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_the_tests_mirror_the_house() -> None:
+    folders = {path.name for path in (HOME.parent / "tests").iterdir() if any(path.glob("test_*.py"))}
+    assert folders - {"benchmarks"} <= {path.name for path in HOME.iterdir() if path.is_dir()}

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from sigma2kql import api, kql, operators, standing
+from sigma2kql import api
 from sigma2kql.api import Compiler, Input, Options, load_input
-from sigma2kql.model import Expr, Not, Rule
+from sigma2kql.kql import operators, query as kql
+from sigma2kql.map import field_places as standing
+from sigma2kql.model.tree import Expr, Not, Rule
 from sigma2kql.proof import Result, Subject
 from sigma2kql.proof.prove import prove
 

@@ -19,11 +19,11 @@ import pytest
 from sigma2kql.artifacts import FORMATS
 from sigma2kql.artifacts.settings import CHOICES, KEYS
 from sigma2kql.cli import COMMANDS, group
-from sigma2kql.config import KEYS as CONFIG_KEYS, Config, read_config
-from sigma2kql.errors import Source
-from sigma2kql.mappingfile import _EXTRAS, _FILE_KEYS, _HOWS, _SERVE_KEYS, TYPES, read_table
-from sigma2kql.tables import target_names
-from sigma2kql.transforms import TRANSFORMS
+from sigma2kql.cli.config import KEYS as CONFIG_KEYS, Config, read_config
+from sigma2kql.diagnostics.diagnostic import Source
+from sigma2kql.map.table_file import _EXTRAS, _FILE_KEYS, _HOWS, _SERVE_KEYS, TYPES, read_table
+from sigma2kql.map.target import target_names
+from sigma2kql.map.transforms import TRANSFORMS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

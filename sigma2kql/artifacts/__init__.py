@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from sigma2kql.artifacts import bodies, describe, languages, resources
-from sigma2kql.artifacts.columns import Output, read_columns
 from sigma2kql.artifacts.decide import Kind, Limits, is_hunt
 from sigma2kql.artifacts.describe import Prepared
-from sigma2kql.artifacts.model import AlertRule, Artifact, Detection, Hunt
-from sigma2kql.artifacts.native import validate_native
-from sigma2kql.artifacts.read import read_artifact, read_artifacts
+from sigma2kql.artifacts.kinds import AlertRule, Artifact, Detection, Hunt
+from sigma2kql.artifacts.native_checks import validate_native
+from sigma2kql.artifacts.query_columns import Output, read_columns
+from sigma2kql.artifacts.read_back import read_artifact, read_artifacts
 from sigma2kql.artifacts.resources import Resource, too_many_entities
 from sigma2kql.artifacts.settings import Settings, merge, merge_rule
-from sigma2kql.errors import diagnostic, did_you_mean, fail, frozen
-from sigma2kql.exported import arm_plain
-from sigma2kql.model import Compiled
+from sigma2kql.diagnostics.diagnostic import diagnostic, did_you_mean, fail, frozen
+from sigma2kql.model.tree import Compiled
+from sigma2kql.text.exported import arm_plain
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -232,7 +232,7 @@ def _agrees(found: Any, wanted: Any) -> None:
 def _template(name: str) -> Template:
     import jinja2
 
-    folder = Path(__file__).resolve().parent.parent / "templates"
+    folder = Path(__file__).resolve().parent / "templates"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         undefined=jinja2.StrictUndefined,

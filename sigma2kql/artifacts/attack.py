@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from sigma2kql.artifacts.facts import facts, tactics, techniques
-from sigma2kql.errors import frozen
+from sigma2kql.artifacts.product_tables import facts, tactics, techniques
+from sigma2kql.diagnostics.diagnostic import frozen
 
 TECHNIQUE = re.compile(r"T\d{4}(?:\.\d{3})?")
 OTHER_MATRICES = frozenset({"PreAttack", "ImpairProcessControl", "InhibitResponseFunction"})

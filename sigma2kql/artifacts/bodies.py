@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sigma2kql.artifacts.model import AlertDetails, AlertRule, Connector, Detection, Entity, Grouping, Hunt, Incident
+from sigma2kql.artifacts.kinds import AlertDetails, AlertRule, Connector, Detection, Entity, Grouping, Hunt, Incident
 
 LONG = {"gt": "GreaterThan", "lt": "LessThan", "eq": "Equal", "ne": "NotEqual"}
 TAG_LIMIT = 240  # a tag value of a saved search

@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from sigma2kql.artifacts import attack, entities
-from sigma2kql.artifacts.facts import asim_schema, connectors, facts, tables_behind
-from sigma2kql.artifacts.model import Connector, Entity
-from sigma2kql.artifacts.scan import Scan
+from sigma2kql.artifacts.kinds import Connector, Entity
+from sigma2kql.artifacts.kql_tokens import Scan
+from sigma2kql.artifacts.product_tables import asim_schema, connectors, facts, tables_behind
+from sigma2kql.artifacts.rule_texts import clean, clean_line, cut
 from sigma2kql.artifacts.settings import Settings
-from sigma2kql.artifacts.wording import clean, clean_line, cut
-from sigma2kql.errors import Diagnostic, Span, diagnostic, frozen
-from sigma2kql.model import Compiled, Correlation, Metadata, NativeQuery
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Span, diagnostic, frozen
+from sigma2kql.model.tree import Compiled, Correlation, Metadata, NativeQuery
 
 NAMESPACE = uuid.UUID("5d0c1f4e-6f1b-5c8e-9a57-2f6a3c1d7b90")
 GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")

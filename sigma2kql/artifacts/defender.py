@@ -12,12 +12,12 @@ from collections.abc import Mapping
 
 from sigma2kql.artifacts import attack, entities
 from sigma2kql.artifacts.decide import Common, Notes, check_columns, reach, severity_of, tables_of
-from sigma2kql.artifacts.facts import facts
-from sigma2kql.artifacts.model import Detection, Entity
-from sigma2kql.artifacts.scan import Scan
+from sigma2kql.artifacts.kinds import Detection, Entity
+from sigma2kql.artifacts.kql_tokens import Scan
+from sigma2kql.artifacts.product_tables import facts
+from sigma2kql.artifacts.rule_texts import cut
 from sigma2kql.artifacts.settings import Settings
-from sigma2kql.artifacts.wording import cut
-from sigma2kql.model import Compiled, Correlation
+from sigma2kql.model.tree import Compiled, Correlation
 
 HOUR, DAY = 3600, 86400
 LOOKBACK = {HOUR: 4 * HOUR, 3 * HOUR: 12 * HOUR, 12 * HOUR: 48 * HOUR, 24 * HOUR: 30 * DAY}

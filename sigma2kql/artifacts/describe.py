@@ -14,7 +14,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sigma2kql.artifacts.columns import Output
 from sigma2kql.artifacts.decide import (
     Common,
     Kind,
@@ -26,12 +25,13 @@ from sigma2kql.artifacts.decide import (
     severity_of,
 )
 from sigma2kql.artifacts.defender import CUT, describe_detection
-from sigma2kql.artifacts.facts import facts
-from sigma2kql.artifacts.model import AlertRule, Artifact, Hunt, Incident, Schedule
-from sigma2kql.artifacts.scan import Scan, scan
+from sigma2kql.artifacts.kinds import AlertRule, Artifact, Hunt, Incident, Schedule
+from sigma2kql.artifacts.kql_tokens import Scan, scan
+from sigma2kql.artifacts.product_tables import facts
+from sigma2kql.artifacts.query_columns import Output
 from sigma2kql.artifacts.settings import Settings, loose
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, frozen
-from sigma2kql.model import Compiled, Correlation, NativeQuery
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, frozen
+from sigma2kql.model.tree import Compiled, Correlation, NativeQuery
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 QUERY_LIMIT = 10_000

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from sigma2kql.artifacts.facts import facts
-from sigma2kql.artifacts.model import Entity
+from sigma2kql.artifacts.kinds import Entity
+from sigma2kql.artifacts.product_tables import facts
 
 
 def infer(table: str | None, columns: Mapping[str, str], most: int) -> tuple[Entity, ...]:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sigma2kql.errors import fail, frozen
+from sigma2kql.diagnostics.diagnostic import fail, frozen
 
 PLAIN_YAML = re.compile(
     r"[A-Za-z_][A-Za-z0-9_./'+()-]*(?: [A-Za-z0-9_./'+(-][A-Za-z0-9_./,'+()-]*)*"

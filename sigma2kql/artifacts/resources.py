@@ -13,10 +13,10 @@ from typing import Any
 
 from sigma2kql.artifacts import bodies
 from sigma2kql.artifacts.describe import function_name
+from sigma2kql.artifacts.kinds import AlertRule, Hunt
 from sigma2kql.artifacts.languages import Expression
-from sigma2kql.artifacts.model import AlertRule, Hunt
 from sigma2kql.artifacts.settings import Settings
-from sigma2kql.errors import fail, frozen
+from sigma2kql.diagnostics.diagnostic import fail, frozen
 
 NESTED = "Microsoft.OperationalInsights/workspaces/providers/alertRules"
 EXTENSION = "Microsoft.SecurityInsights/alertRules"

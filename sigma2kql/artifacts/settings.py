@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from sigma2kql.artifacts import values
-from sigma2kql.artifacts.model import AlertDetails, Connector, Entity, Incident, Operator
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean, frozen
+from sigma2kql.artifacts import deployment_values as values
+from sigma2kql.artifacts.kinds import AlertDetails, Connector, Entity, Incident, Operator
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Span, diagnostic, did_you_mean, frozen
 
 
 @frozen

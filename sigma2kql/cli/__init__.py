@@ -52,7 +52,7 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from sigma2kql.errors import did_you_mean
+            from sigma2kql.diagnostics.diagnostic import did_you_mean
 
             hint = did_you_mean(args[0], COMMANDS) if args else ""
             raise click.UsageError(f"{error.message} {hint}".strip(), ctx) from None
@@ -93,8 +93,8 @@ def main() -> None:
 
 def _report(error: Exception) -> int:
     """A wrong call, or a fault of our own: said plainly either way."""
-    from sigma2kql.errors import Sigma2KqlError
-    from sigma2kql.report import as_text
+    from sigma2kql.diagnostics.diagnostic import Sigma2KqlError
+    from sigma2kql.diagnostics.render import as_text
 
     if isinstance(error, Sigma2KqlError):
         for diagnostic in error.diagnostics:

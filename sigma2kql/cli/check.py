@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from sigma2kql.api import Compiler, Options, load_input, read_inputs
-from sigma2kql.check import QUERY_SUFFIX, as_compiled, judge, lint, query_files, read_query, schema_of
-from sigma2kql.cli.common import (
+from sigma2kql.cli.output import Folder
+from sigma2kql.cli.shared_options import (
     FORMS,
     Report,
     compile_options,
@@ -23,11 +23,11 @@ from sigma2kql.cli.common import (
     standard_input,
     use_color,
 )
+from sigma2kql.diagnostics.diagnostic import Diagnostic
+from sigma2kql.diagnostics.render import render
 from sigma2kql.engines.kusto_language import KqlCheck, open_check
-from sigma2kql.errors import Diagnostic
-from sigma2kql.model import Compiled, Document
-from sigma2kql.output import Folder
-from sigma2kql.report import render
+from sigma2kql.lint.judge import QUERY_SUFFIX, as_compiled, judge, lint, query_files, read_query, schema_of
+from sigma2kql.model.tree import Compiled, Document
 
 
 @click.command("check")

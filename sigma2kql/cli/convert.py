@@ -11,10 +11,18 @@ from typing import Any, TextIO
 import click
 
 from sigma2kql.api import Input, Options, compile_inputs, read_inputs
-from sigma2kql.cli.common import Report, compile_options, load_config, make_options, progress, standard_input, use_color
-from sigma2kql.errors import Sigma2KqlError, diagnostic
-from sigma2kql.model import Compiled
-from sigma2kql.output import Folder, as_kql, as_line
+from sigma2kql.cli.output import Folder, as_kql, as_line
+from sigma2kql.cli.shared_options import (
+    Report,
+    compile_options,
+    load_config,
+    make_options,
+    progress,
+    standard_input,
+    use_color,
+)
+from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, diagnostic
+from sigma2kql.model.tree import Compiled
 
 PLAIN = ("kql", "ndjson")
 ARTIFACTS = ("sentinel-yaml", "hunting-yaml", "arm", "hunting-arm", "bicep", "terraform", "xdr-json")
@@ -50,7 +58,7 @@ def command(form: str | None, output: str | None, bundle: bool, no_header: bool,
     report = Report(given["diagnostics_format"], given["quiet"], use_color(given["color"]))
     results = _results(inputs, options, report)
     if form in ARTIFACTS:
-        from sigma2kql.cli.artifact import write_artifacts
+        from sigma2kql.cli.artifact_files import write_artifacts
 
         write_artifacts(list(results), form, bundle, output, config, options, report)
     elif output is not None and (output.endswith(("/", os.sep)) or Path(output).is_dir()):

@@ -17,13 +17,21 @@ import click
 from sigma2kql import deploy
 from sigma2kql.api import compile_inputs, output_columns, read_inputs
 from sigma2kql.artifacts import Output, Settings, merge, merge_rule, prepare
-from sigma2kql.cli.artifact import folder_settings
-from sigma2kql.cli.common import Report, compile_options, load_config, make_options, progress, standard_input, use_color
+from sigma2kql.cli.artifact_files import folder_settings
+from sigma2kql.cli.shared_options import (
+    Report,
+    compile_options,
+    load_config,
+    make_options,
+    progress,
+    standard_input,
+    use_color,
+)
 from sigma2kql.deploy import Change, Found, Outcome, Service, Wanted
 from sigma2kql.deploy.services import GRAPH, SENTINEL, SENTINELS, Client
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic, frozen
-from sigma2kql.model import Compiled
-from sigma2kql.report import printable
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, diagnostic, frozen
+from sigma2kql.diagnostics.render import printable
+from sigma2kql.model.tree import Compiled
 
 DONE = {"create": "created", "update": "updated", "delete": "deleted"}
 SIGNS = {"create": "+", "update": "~", "delete": "-", "orphan": "?", "foreign": "!", "unchanged": "="}

@@ -9,13 +9,13 @@ from typing import Any
 import click
 
 from sigma2kql.api import Options, compile_inputs, read_inputs
-from sigma2kql.catalogue import CATALOGUE
-from sigma2kql.cli.common import load_config, make_options
-from sigma2kql.errors import did_you_mean
-from sigma2kql.model import And, Compiled, Expr, Match, Not, Or, Rule
-from sigma2kql.report import as_text, printable
-from sigma2kql.simplify import simplify
-from sigma2kql.wording import in_words
+from sigma2kql.cli.shared_options import load_config, make_options
+from sigma2kql.diagnostics.catalogue import CATALOGUE
+from sigma2kql.diagnostics.diagnostic import did_you_mean
+from sigma2kql.diagnostics.render import as_text, printable
+from sigma2kql.model.simplify import simplify
+from sigma2kql.model.tree import And, Compiled, Expr, Match, Not, Or, Rule
+from sigma2kql.model.words import in_words
 
 
 @click.command("explain")

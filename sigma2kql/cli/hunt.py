@@ -16,12 +16,20 @@ from typing import Any, TextIO
 import click
 
 from sigma2kql.api import Compiler, Options, load_input, read_inputs
-from sigma2kql.check import QUERY_SUFFIX, query_files, read_query
-from sigma2kql.cli.common import Report, compile_options, load_config, make_options, progress, standard_input, use_color
-from sigma2kql.cli.found import FORMATS, open_writer
+from sigma2kql.cli.hit_rows import FORMATS, open_writer
+from sigma2kql.cli.shared_options import (
+    Report,
+    compile_options,
+    load_config,
+    make_options,
+    progress,
+    standard_input,
+    use_color,
+)
+from sigma2kql.diagnostics.diagnostic import Diagnostic, diagnostic, frozen
 from sigma2kql.engines.remote import RemoteEngine, TimeRange
-from sigma2kql.errors import Diagnostic, diagnostic, frozen
-from sigma2kql.model import Compiled, Document, LogSource
+from sigma2kql.lint.judge import QUERY_SUFFIX, query_files, read_query
+from sigma2kql.model.tree import Compiled, Document, LogSource
 
 ENGINES = ("duckdb", "kusto", "loganalytics")
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}

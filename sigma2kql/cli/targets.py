@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from sigma2kql.cli.common import load_config
-from sigma2kql.errors import Sigma2KqlError, Source, did_you_mean
-from sigma2kql.mappingfile import read_table
-from sigma2kql.model import FieldMap, LogSource, Table
-from sigma2kql.report import as_text
-from sigma2kql.standing import describe
-from sigma2kql.tables import Target, load_target, target_names
+from sigma2kql.cli.shared_options import load_config
+from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, Source, did_you_mean
+from sigma2kql.diagnostics.render import as_text
+from sigma2kql.map.field_places import describe
+from sigma2kql.map.table_file import read_table
+from sigma2kql.map.target import Target, load_target, target_names
+from sigma2kql.model.tree import FieldMap, LogSource, Table
 
 
 @click.command("targets")

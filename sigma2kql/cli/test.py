@@ -14,13 +14,14 @@ from typing import Any
 import click
 
 from sigma2kql.api import Compiler, Input, Options, load_input, read_inputs
-from sigma2kql.cli.common import compile_options, load_config, make_options, progress, standard_input, use_color
-from sigma2kql.errors import Diagnostic, Sigma2KqlError
-from sigma2kql.kql import emit
-from sigma2kql.model import Compiled, Correlation, Document, Rule
+from sigma2kql.cli.shared_options import compile_options, load_config, make_options, progress, standard_input, use_color
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError
+from sigma2kql.diagnostics.render import printable, render
+from sigma2kql.kql.query import emit
+from sigma2kql.model.tree import Compiled, Correlation, Document, Rule
 from sigma2kql.proof import Result, Subject, summary
-from sigma2kql.proof.correlated import fed
 from sigma2kql.proof.prove import prove
+from sigma2kql.proof.prove_correlations import fed
 from sigma2kql.proof.rule_events import (
     Attack,
     Labelled,
@@ -29,7 +30,6 @@ from sigma2kql.proof.rule_events import (
     stated_for,
     streams_for,
 )
-from sigma2kql.report import printable, render
 
 WITHOUT = "no events"
 MANY = 100  # rules with generated events from which several processes pay

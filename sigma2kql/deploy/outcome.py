@@ -11,7 +11,7 @@ from typing import Literal
 
 from sigma2kql.deploy.plan import Change
 from sigma2kql.deploy.services import Service
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic, frozen
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, diagnostic, frozen
 
 Status = Literal["done", "failed", "skipped"]
 

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from sigma2kql.artifacts.bodies import iso_duration
-from sigma2kql.artifacts.values import duration
+from sigma2kql.artifacts.deployment_values import duration
 from sigma2kql.deploy.wanted import Collection, Found, Wanted
-from sigma2kql.errors import frozen
+from sigma2kql.diagnostics.diagnostic import frozen
 
 Action = Literal["create", "update", "unchanged", "delete", "orphan", "foreign"]
 

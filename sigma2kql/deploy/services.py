@@ -21,9 +21,9 @@ from sigma2kql import __version__
 from sigma2kql.artifacts.languages import map_texts
 from sigma2kql.artifacts.resources import RULE_VERSION, SEARCH_VERSION
 from sigma2kql.deploy.wanted import Collection, Found, Wanted, found
+from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, fail
 from sigma2kql.engines.remote import default_credential, endpoint, shorten
-from sigma2kql.errors import Sigma2KqlError, fail
-from sigma2kql.exported import NAME, arm_plain
+from sigma2kql.text.exported import NAME, arm_plain
 
 SENTINEL = "https://management.azure.com"
 SENTINELS = frozenset((SENTINEL, "https://management.usgovcloudapi.net", "https://management.chinacloudapi.cn"))

@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from sigma2kql.artifacts import Settings
 from sigma2kql.artifacts.bodies import detection_body
-from sigma2kql.artifacts.model import Artifact, Detection
+from sigma2kql.artifacts.kinds import Artifact, Detection
 from sigma2kql.artifacts.resources import Resource, resources
-from sigma2kql.artifacts.wording import cut
-from sigma2kql.errors import Span, frozen
+from sigma2kql.artifacts.rule_texts import cut
+from sigma2kql.diagnostics.diagnostic import Span, frozen
 
 Collection = Literal["alertRules", "savedSearches", "detectionRules"]
 

@@ -20,11 +20,11 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, TypeVar
 
-from sigma2kql.engines import functions, ip, serial
-from sigma2kql.engines.literals import Parameters, nesting, rewrite
-from sigma2kql.engines.scan import NotUnderstood, Place, Scan, find_scan, read_scan, run_scan
-from sigma2kql.errors import Sigma2KqlError, fail
-from sigma2kql.model import KqlType
+from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, fail
+from sigma2kql.engines import functions, ip, row_functions as serial
+from sigma2kql.engines.rewrites import Parameters, nesting, rewrite
+from sigma2kql.engines.scan_operator import NotUnderstood, Place, Scan, find_scan, read_scan, run_scan
+from sigma2kql.model.tree import KqlType
 
 T = TypeVar("T")
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, TypeAlias, TypedDict
 
-from sigma2kql.child import ChildEnded, LineChild
-from sigma2kql.errors import Diagnostic, Severity, Sigma2KqlError, diagnostic, fail, frozen
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Severity, Sigma2KqlError, diagnostic, fail, frozen
+from sigma2kql.system.child_process import ChildEnded, LineChild
 
 PACKAGE = "@kusto/language-service-next"
 VERSION = "12.4.1"

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
+from sigma2kql.diagnostics.diagnostic import fail
 from sigma2kql.engines.remote import (
     Rows,
     TimeRange,
@@ -23,7 +24,6 @@ from sigma2kql.engines.remote import (
     not_signed_in,
     refused,
 )
-from sigma2kql.errors import fail
 
 SERVICE = "https://api.loganalytics.io"
 # the clouds of Microsoft; a token is sent nowhere else

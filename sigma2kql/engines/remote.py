@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic, fail, frozen
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, diagnostic, fail, frozen
 
 MESSAGE_CHARS = 500
 

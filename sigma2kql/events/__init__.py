@@ -21,9 +21,8 @@ from shutil import copyfileobj
 from tempfile import TemporaryDirectory
 from typing import IO, Any, cast
 
-from sigma2kql.child import ChildEnded, LineChild
-from sigma2kql.errors import Sigma2KqlError, fail
-from sigma2kql.events.file import (
+from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, fail
+from sigma2kql.events.event_file import (
     DEFAULT_LIMITS,
     Event,
     EventFile,
@@ -35,8 +34,9 @@ from sigma2kql.events.file import (
     place,
     unpacked,
 )
-from sigma2kql.events.forms import EventForm, Recognised, recognise, sigma_fields
+from sigma2kql.events.event_forms import EventForm, Recognised, recognise, sigma_fields
 from sigma2kql.events.records import UNREADABLE, decode, events_in, lines, read_json, read_ndjson
+from sigma2kql.system.child_process import ChildEnded, LineChild
 
 __all__ = [
     "DEFAULT_LIMITS",

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-from sigma2kql.errors import fail
-from sigma2kql.events.file import CHUNK, Event, EventFile, Kind, place
+from sigma2kql.diagnostics.diagnostic import fail
+from sigma2kql.events.event_file import CHUNK, Event, EventFile, Kind, place
 
 # keys under which exports keep their rows
 ROW_KEYS = ("value", "records", "results", "Results")

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sigma2kql.errors import Diagnostic, diagnostic, fail, frozen
-from sigma2kql.events.file import Report, place
+from sigma2kql.diagnostics.diagnostic import Diagnostic, diagnostic, fail, frozen
+from sigma2kql.events.event_file import Report, place
 
 FOLDER = "regression_data"
 INFO_BYTES = 1 << 16

@@ -15,14 +15,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sigma2kql.api import Compiler, Options
-from sigma2kql.check import as_compiled
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, frozen
 from sigma2kql.engines.duckdb import Engine
 from sigma2kql.engines.remote import RemoteEngine, Rows, TimeRange, cut, limited
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, frozen
 from sigma2kql.hunt.gather import Asked
-from sigma2kql.model import Compiled, Correlation, Document, NativeQuery, Rule, Table
-from sigma2kql.proof.rows import fields_of
-from sigma2kql.tables import Target, load_target
+from sigma2kql.lint.judge import as_compiled
+from sigma2kql.map.target import Target, load_target
+from sigma2kql.model.tree import Compiled, Correlation, Document, NativeQuery, Rule, Table
+from sigma2kql.proof.labelled_rows import fields_of
 
 FATAL = frozenset({"E600", "E670", "E671", "E672"})  # no other query would fare better
 ELSEWHERE = "Kusto itself runs it: --cluster URL --database NAME, or --workspace ID"
@@ -204,7 +204,7 @@ def _columns(read: Mapping[str, Any], table: Table) -> dict[str, Any]:
 
 def _ask_for_query(asked: dict[str, Asked], compiler: Compiler, kql: str) -> Iterator[str]:
     """The tables that a hand-written query takes rows from, with all their columns."""
-    from sigma2kql.artifacts.scan import scan
+    from sigma2kql.artifacts.kql_tokens import scan
 
     read = scan(kql)
     for name in (*read.tables, *read.functions):

@@ -17,17 +17,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, diagnostic
 from sigma2kql.engines.duckdb import Engine
 from sigma2kql.engines.remote import TimeRange
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, diagnostic
-from sigma2kql.evaluate import holds
 from sigma2kql.events import event_files, read_events, read_paths
-from sigma2kql.events.file import DEFAULT_LIMITS, Event, Limits, Report
-from sigma2kql.events.forms import SYSTEM_COLUMNS, EventForm, recognise, sigma_fields
-from sigma2kql.model import KqlType, LogSource, Serve, Table
-from sigma2kql.proof.cells import read_column
-from sigma2kql.proof.shape import TIMES, keyword_text, raw_row, shape
-from sigma2kql.tables import load_target
+from sigma2kql.events.event_file import DEFAULT_LIMITS, Event, Limits, Report
+from sigma2kql.events.event_forms import SYSTEM_COLUMNS, EventForm, recognise, sigma_fields
+from sigma2kql.map.target import load_target
+from sigma2kql.model.tree import KqlType, LogSource, Serve, Table
+from sigma2kql.proof.event_rows import TIMES, keyword_text, raw_row, shape
+from sigma2kql.proof.row_cells import read_column
+from sigma2kql.reference.evaluate import holds
 
 WINDOWS = "WindowsEvent"
 ORIGIN = "_Origin"  # column: file and line of the event

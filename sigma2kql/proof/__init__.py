@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from sigma2kql.errors import frozen
-from sigma2kql.mapping import Mapped
-from sigma2kql.model import Compiled, Correlation, Expr, Field, Rule, Serve, Table
+from sigma2kql.diagnostics.diagnostic import frozen
+from sigma2kql.map.rule import Mapped
+from sigma2kql.model.tree import Compiled, Correlation, Expr, Field, Rule, Serve, Table
 from sigma2kql.proof.rule_events import Attack, Labelled, Stream
 
 

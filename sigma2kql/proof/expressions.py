@@ -1,6 +1,6 @@
 """The scalar KQL of computed columns, read just far enough to compute it on a row and to say what a row must hold.
 
-Place in the flow: under `shape`, never beside the emitter. Invariant: `compute` gives what Kusto gives for the
+Place in the flow: under `event_rows`, never beside the emitter. Invariant: `compute` gives what Kusto gives for the
 functions it knows, or raises `UnknownExpression`; `invert` gives guesses, which whoever places them checks with
 `compute`.
 """
@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, TypeAlias
 
-from sigma2kql.errors import frozen
+from sigma2kql.diagnostics.diagnostic import frozen
 from sigma2kql.proof.regex_texts import shortest
-from sigma2kql.regex.nodes import Group, Sequence
-from sigma2kql.regex.syntax import RegexProblem, parse as parse_regex
+from sigma2kql.regex.parse import RegexProblem, parse as parse_regex
+from sigma2kql.regex.pattern import Group, Sequence
 
 
 class UnknownExpression(ValueError):  # noqa: N818 - the word that a caller puts into its sentence

@@ -18,9 +18,9 @@ from itertools import islice
 from random import Random
 from typing import Any, TypeAlias, assert_never
 
-from sigma2kql.errors import frozen
-from sigma2kql.evaluate import evaluate, holds
-from sigma2kql.model import (
+from sigma2kql.diagnostics.diagnostic import frozen
+from sigma2kql.model.simplify import leaves
+from sigma2kql.model.tree import (
     ANY,
     ONE,
     And,
@@ -43,7 +43,7 @@ from sigma2kql.model import (
     Text,
 )
 from sigma2kql.proof.regex_texts import regex_witnesses
-from sigma2kql.simplify import leaves
+from sigma2kql.reference.evaluate import evaluate, holds
 
 KEYWORDS = "Message"  # the field that holds the text in which keywords are found
 BYSTANDER = "Computer"

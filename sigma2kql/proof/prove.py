@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sigma2kql.errors import Sigma2KqlError
-from sigma2kql.evaluate import Trace, evaluate, trace
-from sigma2kql.model import (
+from sigma2kql.diagnostics.diagnostic import Sigma2KqlError
+from sigma2kql.model.simplify import leaves
+from sigma2kql.model.tree import (
     And,
     Column,
     Compiled,
@@ -29,11 +29,11 @@ from sigma2kql.model import (
     Table,
 )
 from sigma2kql.proof import Counterexample, Result, Subject, outcome
-from sigma2kql.proof.cells import read_column
-from sigma2kql.proof.correlated import prove_correlation
+from sigma2kql.proof.labelled_rows import Case, case_of, fields_of, room_of, rows_of
+from sigma2kql.proof.prove_correlations import prove_correlation
 from sigma2kql.proof.refute import contradiction, one_sided
-from sigma2kql.proof.rows import Case, case_of, fields_of, room_of, rows_of
-from sigma2kql.simplify import leaves
+from sigma2kql.proof.row_cells import read_column
+from sigma2kql.reference.evaluate import Trace, evaluate, trace
 
 CHUNK = 40  # rules whose rows are loaded together
 GROUP = "_rule"  # the columns that tell rows apart
@@ -290,7 +290,7 @@ def explain(subject: Subject, case: Case) -> Counterexample:
 
 
 def _verdict_on(query: Query, case: Case) -> tuple[str, int | None]:
-    from sigma2kql.kql import emit
+    from sigma2kql.kql.query import emit
 
     tree = trace(And((query.rows, query.where)), lambda column: read_column(case.row, column))
     if tree.holds == case.expected:

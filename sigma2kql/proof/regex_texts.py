@@ -11,8 +11,8 @@ from random import Random
 from typing import assert_never
 
 from sigma2kql.regex import accepts, search, translate
-from sigma2kql.regex.nodes import Char, Choice, Dot, Edge, Group, Node, Repeat, Sequence, Set, Switch
-from sigma2kql.regex.syntax import RegexProblem, parse
+from sigma2kql.regex.parse import RegexProblem, parse
+from sigma2kql.regex.pattern import Char, Choice, Dot, Edge, Group, Node, Repeat, Sequence, Set, Switch
 
 ANYTHING = "aZ09 _-/:.=\\\t'\"$(){}x"
 

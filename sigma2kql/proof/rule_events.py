@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sigma2kql.errors import Diagnostic, Sigma2KqlError, frozen
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, frozen
 from sigma2kql.events import event_files, read_events
 from sigma2kql.events.regression import find_checkout, regression_sets
-from sigma2kql.model import Metadata
+from sigma2kql.model.tree import Metadata
 
 SUFFIXES = (".events.yml", ".events.yaml", ".events.json", ".events.ndjson")
 LABELS: Mapping[str, bool] = {"match": True, "no_match": False}

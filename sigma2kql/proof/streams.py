@@ -15,13 +15,13 @@ from datetime import timedelta
 from itertools import islice
 from typing import Any, Literal
 
-from sigma2kql.errors import frozen
-from sigma2kql.model import Compiled, Correlation, Rule
+from sigma2kql.diagnostics.diagnostic import frozen
+from sigma2kql.model.tree import Compiled, Correlation, Rule
 from sigma2kql.proof import Feed, Subject
-from sigma2kql.proof.correlations import Known, field_of, passes
+from sigma2kql.proof.event_rows import shape
 from sigma2kql.proof.generate import Choices
-from sigma2kql.proof.rows import fields_of, rows_of
-from sigma2kql.proof.shape import shape
+from sigma2kql.proof.labelled_rows import fields_of, rows_of
+from sigma2kql.reference.correlations import Known, field_of, passes
 
 MOST = 300  # matches in a stream that is made
 MOST_EVENTS = 5_000  # in a stream that is judged: the reference compares each match with others

@@ -14,11 +14,11 @@ from functools import lru_cache, reduce
 from itertools import product
 from typing import assert_never
 
-from sigma2kql.model import ANY, OneOf, Part, Text
-from sigma2kql.regex.nodes import Char, Choice, Dot, Edge, Group, Node, Repeat, Sequence, Set, Switch
-from sigma2kql.regex.syntax import SCRIPTS, RegexProblem, parse
+from sigma2kql.model.tree import ANY, OneOf, Part, Text
+from sigma2kql.regex.parse import SCRIPTS, RegexProblem, parse
+from sigma2kql.regex.pattern import Char, Choice, Dot, Edge, Group, Node, Repeat, Sequence, Set, Switch
 from sigma2kql.regex.wildcards import wildcard_regex
-from sigma2kql.regex.writing import write
+from sigma2kql.regex.write import write
 
 __all__ = ["RegexProblem", "matches_empty", "required_literals", "search", "translate", "wildcard_regex"]
 

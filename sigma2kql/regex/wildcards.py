@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from sigma2kql.literals import lowered
-from sigma2kql.model import ANY, OneOf, Part, Placeholder, Wildcard
-from sigma2kql.regex.nodes import Edge, Set
-from sigma2kql.regex.writing import META, escape, write_set
+from sigma2kql.model.literals import lowered
+from sigma2kql.model.tree import ANY, OneOf, Part, Placeholder, Wildcard
+from sigma2kql.regex.pattern import Edge, Set
+from sigma2kql.regex.write import META, escape, write_set
 
 _ESCAPES = str.maketrans({char: "\\" + char for char in META})
 _SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")

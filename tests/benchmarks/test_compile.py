@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from sigma2kql.api import Options, compile_inputs, read_inputs
-from sigma2kql.model import ANY, And, Column, Compiled, Expr, Match, Not, Number, Or, Rule, Text
-from sigma2kql.simplify import leaves
+from sigma2kql.model.simplify import leaves
+from sigma2kql.model.tree import ANY, And, Column, Compiled, Expr, Match, Not, Number, Or, Rule, Text
 
 pytestmark = pytest.mark.benchmarks
 

@@ -1,0 +1,121 @@
+"""`sigma2kql convert -f ARTIFACT`: rules as what is deployed, one file a rule or all in one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+
+import click
+
+from sigma2kql.api import Input, Options, output_columns
+from sigma2kql.artifacts import FORMATS, Prepared, Settings, companions, file_name, merge, merge_rule, prepare, write
+from sigma2kql.cli.config import Config
+from sigma2kql.cli.output import Folder
+from sigma2kql.cli.shared_options import Report
+from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, diagnostic, frozen
+from sigma2kql.model.tree import Compiled
+
+
+@frozen
+class _Ready:
+    """A rule whose artifact has been decided."""
+
+    one: Input
+    done: Compiled
+    prepared: Prepared
+    settings: Settings
+
+
+def write_artifacts(
+    results: Sequence[tuple[Input, Compiled]],
+    form: str,
+    bundled: bool,
+    output: str | None,
+    config: Config,
+    options: Options,
+    report: Report,
+) -> None:
+    """Every query as an artifact, to standard output, a file or a folder. Raises Sigma2KqlError for wrong settings."""
+    base = merge(Settings(), config.deploy, config.spans.get("deploy"))
+    ready = [
+        r
+        for one, done in results
+        if done.kql is not None
+        for r in _prepared(one, done, form, folder_settings(base, one, config), options, report)
+    ]
+    if bundled and not FORMATS[form].bundle:
+        raise click.UsageError(f"{form} has no form for several rules in one file")
+    if bundled:
+        text = write([r.prepared.artifact for r in ready], form, base, whole=True) if ready else ""
+        _put(text, output, PurePath(f"sigma2kql{FORMATS[form].extension}"))
+    elif output is not None and (output.endswith(("/", os.sep)) or Path(output).is_dir()):
+        _folder(ready, form, Path(output))
+    else:
+        _put(_together(ready, form), output, PurePath(f"sigma2kql{FORMATS[form].extension}"))
+
+
+def folder_settings(base: Settings, one: Input, config: Config) -> Settings:
+    """The configuration's settings for the folder that a rule stands in, the nearest last."""
+    place = Path(one.path).resolve()
+    root = config.path.parent.resolve() if config.path else Path.cwd()
+    for folder, own in sorted(config.directories.items(), key=lambda item: len(item[0])):
+        if place.is_relative_to(root / folder):
+            if not isinstance(own, Mapping):
+                raise Sigma2KqlError(
+                    [
+                        diagnostic(
+                            "E804", f"`directories: {folder}` is a map of settings", config.spans.get("directories")
+                        )
+                    ]
+                )
+            base = merge(base, own, config.spans.get("directories"))
+    return base
+
+
+def _prepared(
+    one: Input, done: Compiled, form: str, settings: Settings, options: Options, report: Report
+) -> list[_Ready]:
+    """The artifact of one rule, or its diagnostics and nothing."""
+    try:
+        settings = merge_rule(settings, done.document.meta.custom, done.document.origin.span)
+        prepared = prepare(done, form, settings, output_columns(done, options))
+        write([prepared.artifact], form, settings)  # what cannot be written is said at its rule
+    except Sigma2KqlError as error:
+        report.fail(done, error.diagnostics)
+        return []
+    report.show(prepared.diagnostics)
+    return [_Ready(one, done, prepared, settings)]
+
+
+def _together(ready: Sequence[_Ready], form: str) -> str:
+    """For one text: a single rule, or YAML documents in a row."""
+    if len(ready) > 1 and FORMATS[form].extension != ".yaml":
+        other = " or --bundle for one template" if FORMATS[form].bundle else ""
+        raise click.UsageError(f"{len(ready)} rules: give a folder with -o DIR/{other}")
+    return "---\n".join(write([r.prepared.artifact], form, r.settings) for r in ready)
+
+
+def _put(text: str, output: str | None, name: PurePath) -> None:
+    if output is None:
+        sys.stdout.write(text)
+        return
+    path = Path(output)
+    if output.endswith(("/", os.sep)) or path.is_dir():
+        path = path / name
+    Folder(path.parent).put(path, text)
+
+
+def _folder(ready: Sequence[_Ready], form: str, root: Path) -> None:
+    """One file a rule, in the tree of the input, named by its title."""
+    folder = Folder(root)
+    taken: dict[PurePath, set[str]] = {}
+    for r in ready:
+        # a Terraform module is one folder: files below it would not be read
+        place = PurePath() if form == "terraform" else folder.folder_of(r.one)
+        name = file_name(r.done.document.meta.title, r.prepared.artifact.id, form, taken.setdefault(place, set()))
+        folder.put(root / place / name, write([r.prepared.artifact], form, r.settings))
+    if ready:
+        for name, text in companions(form).items():
+            folder.put(root / name, text)

@@ -1,0 +1,273 @@
+"""What the commands share: their options, the configuration under them, diagnostics and the summary."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from sigma2kql.api import STANDARD_INPUT, Options
+from sigma2kql.cli.config import Config, find_config, read_config
+from sigma2kql.diagnostics.diagnostic import Diagnostic
+from sigma2kql.diagnostics.render import render
+from sigma2kql.model.tree import Compiled
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+NO_QUERY = "without a query of their own"
+FORMS = ("text", "json", "github", "sarif")
+
+
+def compile_options(function: Function) -> Function:
+    """The options of every command that compiles rules."""
+    for option in reversed(
+        (
+            click.argument("paths", nargs=-1, required=True, metavar="PATH..."),
+            click.option(
+                "-t", "--target", help="What the queries are for: sentinel (default), asim, xdr or one of your own."
+            ),
+            click.option(
+                "--mappings",
+                multiple=True,
+                type=click.Path(file_okay=False, exists=True),
+                help="Folder of more mapping files (repeatable).",
+            ),
+            click.option(
+                "--table",
+                "tables",
+                multiple=True,
+                help="Only use this table (repeatable): the ones that the workspace has.",
+            ),
+            click.option(
+                "--union",
+                is_flag=True,
+                default=None,
+                help="Query all tables that carry a rule (union isfuzzy=true), not the best one.",
+            ),
+            click.option(
+                "--workspace",
+                type=click.Path(dir_okay=False, exists=True),
+                help="File with an exported list of the workspace's tables.",
+            ),
+            click.option(
+                "--builtin-parsers",
+                is_flag=True,
+                default=None,
+                help="Call ASIM's built-in parsers (_Im_...) instead of the workspace's (im...).",
+            ),
+            click.option(
+                "--time-column",
+                help="Timestamp column in place of the table's own "
+                "(TimeGenerated for Sentinel's copy of Defender tables).",
+            ),
+            click.option(
+                "--placeholder",
+                "placeholders",
+                multiple=True,
+                metavar="NAME=VALUE",
+                help="A value of %NAME% (repeatable).",
+            ),
+            click.option(
+                "--strict",
+                is_flag=True,
+                default=None,
+                help="A query that is broader or narrower than its rule is an error.",
+            ),
+            click.option(
+                "--prefilter/--no-prefilter",
+                default=None,
+                help="Put index-backed term tests in front where they are implied (default: yes).",
+            ),
+            click.option(
+                "--config",
+                type=click.Path(dir_okay=False, exists=True),
+                help="Configuration file (default: the nearest sigma2kql.yml).",
+            ),
+        )
+    ):
+        function = option(function)
+    return diagnostic_options(function)
+
+
+def diagnostic_options(function: Function) -> Function:
+    """How diagnostics are shown."""
+    for option in reversed(
+        (
+            click.option(
+                "--diagnostics-format",
+                type=click.Choice(FORMS),
+                default="text",
+                show_default=True,
+                help="Form of the diagnostics on stderr.",
+            ),
+            click.option("-q", "--quiet", is_flag=True, help="No progress, no summary, no warnings."),
+            click.option(
+                "--color",
+                type=click.Choice(("auto", "always", "never")),
+                default="auto",
+                show_default=True,
+                help="Colour of diagnostics; NO_COLOR is honoured.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def load_config(path: str | None) -> Config:
+    """The configuration named, or the nearest one, or an empty one."""
+    found = Path(path) if path else find_config(Path.cwd())
+    return read_config(found) if found else Config()
+
+
+def make_options(config: Config, given: dict[str, Any]) -> Options:
+    """Options from the configuration, overridden by flags. Raises click.UsageError for a malformed flag."""
+    placeholders = {name: list(values) for name, values in config.placeholders.items()}
+    told: dict[str, list[str]] = {}
+    for text in given.get("placeholders", ()):
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise click.UsageError(f"--placeholder takes NAME=VALUE, not `{text}`")
+        told.setdefault(name, []).append(value)
+    tables = tuple(given.get("tables", ())) or (
+        read_workspace(Path(given["workspace"])) if given.get("workspace") else config.tables
+    )
+    prefilter = given["prefilter"] if given.get("prefilter") is not None else config.prefilter
+    return Options(
+        target=given.get("target") or config.target or "sentinel",
+        mappings=(*config.mappings, *map(Path, given.get("mappings", ()))),
+        tables=tables,
+        placeholders={**placeholders, **told},
+        builtin=bool(given["builtin_parsers"] if given.get("builtin_parsers") is not None else config.builtin),
+        time=given.get("time_column") or config.time,
+        union=bool(given["union"] if given.get("union") is not None else config.union),
+        strict=bool(given["strict"] if given.get("strict") is not None else config.strict),
+        prefilter=True if prefilter is None else prefilter,
+    )
+
+
+def read_workspace(path: Path) -> tuple[str, ...]:
+    """Table names from an export: lines of text, CSV or JSON (any `name`, `TableName`, `DataType` or `$table`)."""
+    import csv
+    import json
+
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    names: dict[str, None] = {}
+
+    def collect(value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                if key.lower() in ("name", "tablename", "datatype", "$table") and isinstance(item, str):
+                    names[item.rpartition("/")[2]] = None
+                else:
+                    collect(item)
+        elif isinstance(value, list):
+            for item in value:
+                if isinstance(item, str):
+                    names[item] = None
+                else:
+                    collect(item)
+
+    try:
+        collect(json.loads(text))
+    except (ValueError, RecursionError):
+        for row in csv.reader(text.splitlines()):
+            if row and row[0].strip() and row[0].strip().lower() not in ("name", "tablename", "datatype", "$table"):
+                names[row[0].strip()] = None
+    if not names:
+        raise click.UsageError(f"no table names found in {path}")
+    return tuple(names)
+
+
+def standard_input(paths: Iterable[str]) -> bytes:
+    return sys.stdin.buffer.read() if STANDARD_INPUT in paths else b""
+
+
+def use_color(choice: str) -> bool:
+    """Colour on a terminal, unless NO_COLOR is set (no-color.org) or the user says otherwise."""
+    if choice != "auto":
+        return choice == "always"
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+@contextmanager
+def progress(length: int, label: str, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr where that is a terminal and the work is long; else nothing."""
+    if quiet or length < 50 or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
+        yield bar.update
+
+
+@dataclass(slots=True)
+class Report:
+    """Counts results and shows diagnostics, together at the end so that they do not stand between results."""
+
+    form: str
+    quiet: bool
+    color: bool
+    held: list[Diagnostic] = field(default_factory=list)
+    documents: int = 0
+    failed: int = 0
+    verdicts: Counter[str] = field(default_factory=Counter)
+    codes: Counter[str] = field(default_factory=Counter)
+    warnings: int = 0
+
+    def add(self, done: Compiled) -> bool:
+        """Take in one result; whether it failed."""
+        self.documents += 1
+        errors = [d for d in done.diagnostics if d.severity == "error"]
+        if errors:
+            self.failed += 1
+            self.codes[errors[0].code] += 1
+        else:
+            self.verdicts[done.verdict or NO_QUERY] += 1
+        self.show(done.diagnostics)
+        return bool(errors)
+
+    def fail(self, done: Compiled, diagnostics: Iterable[Diagnostic]) -> None:
+        """A result that was counted as done cannot be delivered after all."""
+        found = list(diagnostics)
+        self.failed += 1
+        self.verdicts[done.verdict or NO_QUERY] -= 1
+        self.codes[found[0].code] += 1
+        self.show(found)
+
+    def show(self, diagnostics: Iterable[Diagnostic]) -> None:
+        for diagnostic in diagnostics:
+            self.warnings += diagnostic.severity == "warning"
+            if self.quiet and diagnostic.severity != "error":
+                continue
+            self.held.append(diagnostic)
+
+    def finish(self, verb: str = "converted") -> None:
+        """Show what was held and the summary."""
+        if self.form in ("json", "sarif") or self.held:
+            text = render(self.held, self.form, self.color)
+            if text:
+                click.echo(text, err=True)
+        if not self.quiet and self.form == "text":
+            click.echo(self.summary(verb), err=True)
+
+    def summary(self, verb: str) -> str:
+        """How many of each, and why the others failed."""
+        converted = self.documents - self.failed
+        detail = ", ".join(f"{count:,} {verdict}" for verdict, count in self.verdicts.most_common() if count)
+        text = f"{self.documents:,} document{'s' * (self.documents != 1)}: {converted:,} {verb}" + (
+            f" ({detail})" if detail else ""
+        )
+        if self.failed:
+            from sigma2kql.diagnostics.catalogue import CATALOGUE
+
+            why = "; ".join(f"{count:,} {code} {CATALOGUE[code].title}" for code, count in self.codes.most_common())
+            text += f", {self.failed:,} failed ({why})"
+        if self.warnings:
+            text += f", {self.warnings:,} warning{'s' * (self.warnings != 1)}"
+        return text

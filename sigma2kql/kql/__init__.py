@@ -1,0 +1,1 @@
+"""emit: a query becomes KQL text."""

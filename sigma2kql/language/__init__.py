@@ -1,0 +1,1 @@
+"""Sigma's own words: strings, modifiers, conditions and search identifiers as trees of tests."""

@@ -1,0 +1,1 @@
+"""lint: judging rules beyond what compiling says."""

@@ -1,0 +1,1 @@
+"""load: text becomes documents (rules, correlations, filters, native queries)."""

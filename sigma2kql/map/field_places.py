@@ -1,0 +1,98 @@
+"""The rows of a log source in a table, and how a rule's fields stand in them.
+
+Place in the flow: below the targets, which hold the rows, and map, which asks them. Invariant: what is said of a field
+is the same for every rule, and is found out when the first one asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from sigma2kql.map.accessors import fill
+from sigma2kql.map.row_facts import conjuncts, known_texts
+from sigma2kql.map.transforms import SELECTIVE
+from sigma2kql.map.transforms.column_types import is_plain_text
+from sigma2kql.model.simplify import leaves
+from sigma2kql.model.tree import Column, FieldMap, Serve, Table
+
+
+class Standing(NamedTuple):
+    """How a field stands in rows, and what follows from that alone."""
+
+    field: FieldMap
+    texts: tuple[Column, ...]  # the text columns that a text is asked of as it is; empty where more is to be done
+    words: str
+    caveats: tuple[tuple[str, bool], ...]  # the sentence, and whether the transform says which tests it is about
+    touches: bool  # whether it may be asked of a column that the rows' own condition speaks of
+    told: bool  # whether it may be asked of a column of which that condition says all texts
+
+
+class Rows:
+    """The rows of one log source in one table, and what can be found out of them once for all rules."""
+
+    __slots__ = ("facts", "fields", "serve", "spoken", "stated", "table")
+
+    def __init__(self, table: Table, serve: Serve) -> None:
+        self.table = table
+        self.serve = serve
+        self.stated = conjuncts(serve.where)
+        self.spoken = {leaf.subject for leaf in leaves(serve.where)}
+        self.facts = known_texts(serve.where)
+        self.fields: dict[str, Standing] = {}  # those that rules have asked for
+
+    def standing(self, name: str) -> Standing | str:
+        """How a field stands in them, or the reason why it does not (empty where it is simply unknown)."""
+        known = self.fields.get(name)
+        if known is not None:
+            return known
+        found = find_field(self.table, self.serve, name)
+        if isinstance(found, str):
+            return found
+        caveats = [
+            (f"`{name}`: {one.caveat}", one.transform in SELECTIVE)
+            for one in (found, *(case for _, case in found.cases))
+            if one.caveat
+        ]
+        texts = tuple(dict.fromkeys(found.columns)) if is_plain_text(found) else ()
+        touches = not self.spoken.isdisjoint(_asked(found))
+        told = touches and not self.facts.keys().isdisjoint(_asked(found))
+        standing = Standing(found, texts, describe(found), tuple(caveats), touches, told)
+        self.fields[name] = standing
+        return standing
+
+
+def find_field(table: Table, serve: Serve, name: str) -> FieldMap | str:
+    """How a field stands in the rows of a serve, or the reason why it does not (empty where it is simply unknown)."""
+    for fields, absent in ((serve.fields, serve.absent), (table.fields, table.absent)):
+        if name in fields:
+            return fields[name]
+        if name in absent:
+            return absent[name]
+    others = serve.others or table.others
+    if others is not None and serve.elements is not None and name not in serve.elements:
+        return "not an element of these events"
+    return fill(others, name) if others else ""
+
+
+def describe(field: FieldMap) -> str:
+    """A field's mapping in words, for people and for the `source` of the JSON output."""
+    if field.cases:
+        return " | ".join(describe(case) for _, case in field.cases)
+    if field.values is not None:
+        names = dict.fromkeys(c.subject.text for e in field.values.values() for c in leaves(e))
+        return f"predicate on {', '.join(names)}" if names else "stated by the table"
+    if field.constant is not None:
+        return f"always `{field.constant}`"
+    text = " or ".join(column.text for column in field.columns)
+    return f"{text} ({field.transform})" if field.transform else text
+
+
+def _asked(field: FieldMap) -> Iterator[Column]:
+    """Every column that a test on the field may be asked of."""
+    yield from (*field.columns, *field.presence)
+    predicates = [when for when, _ in field.cases] + list((field.values or {}).values())
+    for predicate in (*predicates, *((field.default,) if field.default is not None else ())):
+        yield from (leaf.subject for leaf in leaves(predicate))
+    for _, case in field.cases:
+        yield from _asked(case)

@@ -1,0 +1,315 @@
+"""`Target`: which tables may carry a rule, in order of preference, and what is known of them without reading them.
+
+Place in the flow: the data that map stands on. Invariant: a table is read when a rule reaches it, and not before; what
+the indexes say of it is what its file says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import field, replace
+from functools import cache, partial
+from itertools import product
+from pathlib import Path
+from typing import Any, cast
+
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, diagnostic, did_you_mean, frozen
+from sigma2kql.map.field_places import Rows
+from sigma2kql.map.table_file import read_table
+from sigma2kql.model.tree import (
+    Column,
+    KqlType,
+    LogSource,
+    Match,
+    SameAs,
+    Table,
+)
+from sigma2kql.system.shipped_files import mappings_folder
+from sigma2kql.text.nodes import plain
+from sigma2kql.text.yaml_text import compose
+
+# --------------------------------------------------------------------------------------------------------------------
+# Targets
+
+
+@frozen
+class Entry:
+    """A table of a target that is read only when a rule needs it, and the log sources it says it serves."""
+
+    name: str
+    logsources: tuple[LogSource, ...]
+    load: Callable[[], Table]
+
+
+@frozen
+class Target:
+    """A name and its tables in order of preference. `time` overrides every table's timestamp column."""
+
+    name: str
+    entries: tuple[Entry, ...]
+    time: str | None = None
+    title: str = ""
+    _served: dict[tuple[str | None, ...], list[int]] = field(default_factory=dict, compare=False, repr=False)
+    _found: dict[LogSource, tuple[tuple[Entry, ...], list[tuple[Rows, ...]]]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    def serving(self, logsource: LogSource) -> tuple[Entry, ...]:
+        """The tables that say they serve this log source, without reading them."""
+        if not self._served:
+            for number, entry in enumerate(self.entries):
+                for one in entry.logsources:
+                    self._served.setdefault((one.category, one.product, one.service), []).append(number)
+        asked = [(None, part or "") for part in (logsource.category, logsource.product, logsource.service)]
+        found = {number for key in product(*asked) for number in self._served.get(key, ())}
+        return tuple([self.entries[number] for number in sorted(found)])
+
+    def candidates(self, logsource: LogSource) -> Iterator[Rows]:
+        """The rows of every table whose log source covers this one, best first; a table is read when it is reached."""
+        known = self._found.get(logsource)
+        if known is None:
+            known = self._found[logsource] = (self.serving(logsource), [])
+        entries, found = known
+        for number, entry in enumerate(entries):
+            if number == len(found):
+                table = entry.load()
+                found.append(tuple([Rows(table, s) for s in table.serves if _covers(s.logsource, logsource)]))
+            yield from found[number]
+
+
+def _covers(served: LogSource, asked: LogSource) -> bool:
+    """As `LogSource.covers`; an attribute that is '' must be unstated."""
+    return (
+        (served.category is None or served.category == (asked.category or ""))
+        and (served.product is None or served.product == (asked.product or ""))
+        and (served.service is None or served.service == (asked.service or ""))
+    )
+
+
+@cache
+def _shipped_table(path: Path, target: str) -> Table:
+    text = path.read_text(encoding="utf-8")
+    return read_table(Source(f"mappings/{path.parent.name}/{path.name}", text), target, whole=False)
+
+
+def _files(target: str) -> list[Path]:
+    return [path for path in sorted((mappings_folder() / target).glob("*.yml")) if path.name != "target.yml"]
+
+
+def build_index(target: str) -> dict[str, Any]:
+    """What `mappings/<target>/index.json` holds: each file's size and the log sources that it serves."""
+    index: dict[str, Any] = {}
+    for path in _files(target):
+        table = _shipped_table(path, target)
+        served = sorted(
+            {(s.logsource.category, s.logsource.product, s.logsource.service) for s in table.serves}, key=repr
+        )
+        index[path.stem] = {"size": path.stat().st_size, "serves": [list(s) for s in served]}
+    return index
+
+
+def build_fields(target: str) -> dict[str, Any]:
+    """What `mappings/<target>/fields.json` holds: by table and log source its fields, and those it surely lacks."""
+    fields: dict[str, Any] = {}
+    for path in _files(target):
+        table = _shipped_table(path, target)
+        rows: dict[tuple[str | None, ...], tuple[set[str], set[str]]] = {}
+        for serve in table.serves:
+            names, absent = rows.setdefault(
+                (serve.logsource.category, serve.logsource.product, serve.logsource.service), (set(), set())
+            )
+            known = {*serve.fields, *(name for name in table.fields if name not in serve.absent)}
+            others = serve.others or table.others
+            names |= known | set((serve.elements or ()) if others else ())
+            names |= {OPEN} if others and serve.elements is None else set()
+            absent |= {name for name in (*serve.absent, *table.absent) if name not in known}
+        fields[path.stem] = [[list(key), sorted(n), sorted(a - n)] for key, (n, a) in sorted(rows.items(), key=repr)]
+    return fields
+
+
+OPEN = "*"  # among the names of a table: it has a place for every field
+
+
+@cache
+def _fields(target: str) -> dict[str, list[tuple[LogSource, frozenset[str], frozenset[str]]]]:
+    """The fields of every table, without reading the tables: only hints ask for them."""
+    try:
+        told = json.loads((mappings_folder() / target / "fields.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        told = build_fields(target)
+    return {
+        table: [(LogSource(*key), frozenset(names), frozenset(absent)) for key, names, absent in rows]
+        for table, rows in told.items()
+    }
+
+
+@cache
+def _index(target: str) -> dict[str, Any]:
+    """The index, from its file where that is true to the folder, else made anew (a source tree being edited)."""
+    try:
+        index: dict[str, Any] = json.loads((mappings_folder() / target / "index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return build_index(target)
+    with os.scandir(mappings_folder() / target) as found:
+        sizes = {f.name[:-4]: f.stat().st_size for f in found if f.name.endswith(".yml") and f.name != "target.yml"}
+    return index if sizes == {name: entry["size"] for name, entry in index.items()} else build_index(target)
+
+
+@cache
+def _shipped_entries(target: str) -> dict[str, Entry]:
+    folder = mappings_folder() / target
+    return {
+        name: Entry(
+            name,
+            tuple(LogSource(*served) for served in entry["serves"]),
+            partial(_shipped_table, folder / f"{name}.yml", target),
+        )
+        for name, entry in _index(target).items()
+    }
+
+
+@cache
+def _shipped(target: str) -> Target:
+    return Target(target, tuple(_shipped_entries(target).values()))
+
+
+@cache
+def _settings(target: str) -> dict[str, Any]:
+    path = mappings_folder() / target / "target.yml"
+    if not path.is_file():
+        return {}
+    (document,) = compose(Source(f"mappings/{target}/target.yml", path.read_text(encoding="utf-8")))
+    assert document.root is not None
+    return cast(dict[str, Any], plain(document.root))
+
+
+@cache
+def carriers(logsource: LogSource, other_than: str) -> list[tuple[str, Entry]]:
+    """The shipped tables of other targets whose log source covers this one: (target, table), from the indexes alone."""
+    return [
+        (name, entry) for name in target_names() if name != other_than for entry in _shipped(name).serving(logsource)
+    ]
+
+
+@cache
+def carries_field(target: str, table: str, logsource: LogSource, name: str) -> bool:
+    """Whether a shipped table has the field for this log source."""
+    return any(
+        name in names or (OPEN in names and name not in absent)
+        for served, names, absent in _fields(target).get(table, ())
+        if _covers(served, logsource)
+    )
+
+
+@cache
+def columns_of_table(target: Target, name: str) -> Mapping[str, KqlType] | None:
+    """The columns of a table or ASIM parser (by either name), of this target or a shipped one; None: unknown."""
+    names = {name, re.sub(r"^_(Im|ASim)_", "im", name)}
+    for entry in target.entries:
+        if entry.name in names:
+            return entry.load().columns
+    for other in target_names():
+        for known, entry in _shipped_entries(other).items():
+            if known in names:
+                return entry.load().columns
+    return None
+
+
+@cache
+def target_names() -> list[str]:
+    """The shipped targets."""
+    return sorted(path.parent.name for path in mappings_folder().glob("*/target.yml"))
+
+
+def load_target(name: str, folders: Sequence[Path] = (), only: Sequence[str] = ()) -> Target:
+    """A target by name, with the user's mapping folders on top.
+
+    `only`: the tables that the workspace has; others are left out. Raises Sigma2KqlError for an unknown target or a
+    mapping file that is wrong.
+    """
+    own = _user_tables(folders, name)
+    settings = _settings(name) if name in target_names() else {}
+    if not settings and not own:
+        known = target_names()
+        raise Sigma2KqlError(
+            [
+                diagnostic(
+                    "E801", f"unknown target `{name}`", None, did_you_mean(name, known) or f"known: {', '.join(known)}"
+                )
+            ]
+        )
+    entries: dict[str, Entry] = {}
+    for part in (name, *settings.get("also", ())):
+        for table, entry in _shipped_entries(part).items():
+            entries.setdefault(table, entry)
+    for mine in own:
+        shipped = entries.get(mine.name)
+        merged = _extended(shipped.load(), mine) if shipped and _extends(mine) else mine
+        entries[mine.name] = Entry(mine.name, tuple(s.logsource for s in merged.serves), partial(_same, merged))
+    first = [table.name for table in own if not _extends(table)]
+    order = [*first, *(t for t in settings.get("prefer", ()) if t in entries and t not in first)]
+    order += [t for t in entries if t not in order]
+    kept = tuple(entries[t] for t in order if not only or t in only)
+    return Target(name, kept, settings.get("time"), str(settings.get("title", "")))
+
+
+def _same(table: Table) -> Table:
+    return table
+
+
+def _extends(table: Table) -> bool:
+    return table.source is not None and re.search(r"(?m)^extends:\s*true\b", table.source.text) is not None
+
+
+def _extended(base: Table, own: Table) -> Table:
+    return replace(
+        base,
+        columns={**base.columns, **own.columns},
+        serves=own.serves + base.serves,
+        fields={**base.fields, **own.fields},
+        absent={**{k: v for k, v in base.absent.items() if k not in own.fields}, **own.absent},
+        others=own.others or base.others,
+        keywords=own.keywords or base.keywords,
+        caveat=own.caveat or base.caveat,
+    )
+
+
+def _user_tables(folders: Sequence[Path], target: str) -> list[Table]:
+    """The user's tables for this target, from `*.yml` in the folders and in their sub-folder of the target's name."""
+    tables: list[Table] = []
+    problems: list[Diagnostic] = []
+    for folder in folders:
+        for path in sorted((*folder.glob("*.yml"), *folder.glob("*.yaml"), *(folder / target).glob("*.yml"))):
+            if path.name == "target.yml":
+                continue
+            try:
+                table = read_table(Source(str(path), path.read_text(encoding="utf-8")), target)
+            except Sigma2KqlError as error:
+                problems.extend(error.diagnostics)
+                continue
+            except (OSError, UnicodeDecodeError) as error:
+                problems.append(diagnostic("E450", f"cannot read the mapping file {path}: {error}"))
+                continue
+            if table.target == target:
+                tables.append(table)
+    if problems:
+        raise Sigma2KqlError(problems)
+    return tables
+
+
+def named_columns(tests: Iterable[Match[Column]]) -> Mapping[str, KqlType]:
+    """The stored columns that tests read (type `dynamic` or text for those reached inside)."""
+    found: dict[str, KqlType] = {}
+    last: Column | None = None
+    for leaf in tests:
+        if leaf.subject is last and not isinstance(leaf.test, SameAs):
+            continue  # the values of a list have one subject
+        last = leaf.subject
+        for column in (last, leaf.test.other) if isinstance(leaf.test, SameAs) else (last,):
+            for name in column.reads:
+                if name not in found:
+                    found[name] = column.type if column.kind == "stored" else "dynamic"
+    return found

@@ -1,0 +1,102 @@
+"""What makes a test fit the type of the column that it is asked of.
+
+Place in the flow: the last step of map, behind the transforms. Invariant: the test given means on the column what the
+test asked means on the event's text; a value that the type cannot hold gives `Or(())` and a note.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from sigma2kql.map.transforms.request import PRESENT, Notes, as_text, join_parts
+from sigma2kql.model.literals import decimal_text, quoted
+from sigma2kql.model.tree import (
+    ONE,
+    Bool,
+    Column,
+    Exists,
+    Expr,
+    FieldMap,
+    Match,
+    Null,
+    Number,
+    OneOf,
+    Regex,
+    SameAs,
+    Test,
+    Text,
+)
+
+
+def is_plain_text(field: FieldMap) -> bool:
+    """Whether the field is text columns, and texts stand in them as they are."""
+    special = field.cases or field.transform or field.empty or field.known
+    if special or field.values is not None or field.constant is not None or not field.columns:
+        return False
+    return all(column.type == "string" and column.kind != "xml" for column in field.columns)
+
+
+def typed(leaf: Match[Column], notes: Notes) -> Expr[Column]:
+    """The same meaning as a test that the column's type takes."""
+    column, test = leaf.subject, leaf.test
+    if column.type == "string" and column.kind != "xml" and isinstance(test, Text) and test.parts:
+        return leaf  # nearly always: a text that is asked of a text column
+    match test:
+        case Text(()):
+            return Match(column, Null(), leaf.span)
+        case Exists() if column.type in ("string", "dynamic"):
+            return Match(column, PRESENT, leaf.span)
+        case Number("==") if column.type in ("string", "dynamic", "guid"):
+            return Match(column, as_text(test), leaf.span)
+        case Text((str(text),)) if column.type in ("int", "long", "real", "decimal"):
+            number = _number(text)
+            if number is None:
+                return notes.impossible(f"`{text}` is no number, and the column holds numbers", leaf.span)
+            return Match(column, Number("==", number), leaf.span)
+        case Text((str(text),)) if column.type == "bool":
+            if text.lower() not in ("true", "false"):
+                return notes.impossible(
+                    f"`{text}` is neither true nor false, and the column holds nothing else", leaf.span
+                )
+            return Match(column, Bool(text.lower() == "true"), leaf.span)
+        case Regex() | SameAs() if column.kind == "xml":
+            return Match(_decoded(column), test, leaf.span)
+        case Text(parts) if column.kind == "xml" and any(p is ONE or isinstance(p, OneOf) for p in parts):
+            return Match(_decoded(column), test, leaf.span)
+        case Text() if column.kind == "xml":
+            return Match(column, escaped(test, column), leaf.span)
+        case _:
+            return leaf
+
+
+def _decoded(column: Column) -> Column:
+    """An XML element with its entities resolved, for tests that look at single characters."""
+    text = column.text
+    for entity, char in (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&")):
+        text = f"replace_string({text}, {quoted(entity)}, {quoted(char)})"
+    return replace(column, text=text)
+
+
+def escaped(test: Test[Any], column: Column) -> Test[Any]:
+    """The text as XML writes it, for an element that is compared as it stands in the text."""
+    if column.kind != "xml" or not isinstance(test, Text):
+        return test
+    entities = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"))
+
+    def escape(text: str) -> str:
+        for char, entity in entities:
+            text = text.replace(char, entity)
+        return text
+
+    return Text(join_parts([escape(p) if isinstance(p, str) else p for p in test.parts]), test.cased)
+
+
+def _number(text: str) -> int | float | None:
+    """The number whose canonical text this is, else None (leading zeros and 4624.0 are other texts)."""
+    try:
+        value = int(text) if text.lstrip("-").isdigit() else float(text)
+        return value if math.isfinite(value) and decimal_text(value) == text else None
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,162 @@
+"""Columns that hold a part of a path or of an address, or more than the event said.
+
+Place in the flow: transforms of single columns. Invariant: that of the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sigma2kql.map.transforms.request import (
+    PRESENT,
+    Request,
+    Transform,
+    join_parts,
+    shape_plain,
+)
+from sigma2kql.model.tree import (
+    ANY,
+    Column,
+    Expr,
+    Or,
+    Part,
+    Regex,
+    Text,
+)
+
+
+def _last_separator(text: str) -> int:
+    return max(text.rfind("\\"), text.rfind("/"))
+
+
+def _basename(request: Request) -> Expr[Column]:
+    """The column holds the part after the last separator. Folders cannot be tested."""
+    test = request.test
+    if not isinstance(test, Text) or not any(isinstance(p, str) for p in test.parts):
+        if isinstance(test, Regex):
+            request.lose("narrower", "the column holds a bare file name: the pattern is searched in the name only")
+        return request.anywhere(test)
+    last = (
+        max(i for i, p in enumerate(test.parts) if isinstance(p, str) and _last_separator(p) >= 0)
+        if any(isinstance(p, str) and _last_separator(p) >= 0 for p in test.parts)
+        else -1
+    )
+    if last < 0:
+        if test.parts[-1] is ANY and test.parts[0] is ANY:
+            request.lose("narrower", "the column holds a bare file name: folders are not searched")
+        return request.anywhere(test)
+    text = test.parts[last]
+    assert isinstance(text, str)
+    cut = _last_separator(text)
+    name = join_parts((text[cut + 1 :],), test.parts[last + 1 :])
+    if not name or name == (ANY,):
+        return request.untestable(
+            "E411",
+            f"`{request.match.subject.name}` holds a bare file name in this table: a folder can never match",
+            "test the file name",
+        )
+    folder = join_parts(test.parts[:last], (text[:cut],))
+    if folder not in ((), (ANY,)):
+        request.lose("broader", "the column holds a bare file name: the folder is not tested")
+    if test.parts[-1] is ANY:
+        request.lose("narrower", "the column holds a bare file name: folders of that name are not found")
+    return request.anywhere(Text(name, test.cased))
+
+
+def _shape_basename(value: str, columns: tuple[Column, ...], options: Mapping[str, Any]) -> list[tuple[Column, Any]]:
+    del options
+    return [(columns[0], value[_last_separator(value) + 1 :])]
+
+
+def _path_or_name(request: Request) -> Expr[Column]:
+    r"""The column holds the whole path on some rows and the bare file name on others.
+
+    `\x.exe` at the end of a path is `x.exe` as a bare name. What else is asked of a path cannot be asked of a bare
+    name: such a test finds nothing on those rows (a caveat).
+    """
+    test, plain = request.test, request.anywhere(request.test)
+    if not isinstance(test, Text | Regex) or test in (PRESENT, Text(())):
+        return plain
+    tail = test.parts[1:] if isinstance(test, Text) and test.parts[0] is ANY else ()
+    if tail and isinstance(tail[0], str) and ANY not in tail and not any(map(_has_folder, tail)):
+        if tail[0][0] not in "\\/":
+            return plain
+        name = Text(join_parts((tail[0][1:],), tail[1:]), isinstance(test, Text) and test.cased)
+        if name.parts:
+            return Or((plain, request.anywhere(name)))
+    request.notes.concerned.add(request.match.subject.name)
+    return plain
+
+
+def _has_folder(part: Part) -> bool:
+    return isinstance(part, str) and _last_separator(part) > 0
+
+
+def _doubled_name(request: Request) -> Expr[Column]:
+    r"""Some rows hold the path with its file name once more behind it: `C:\a\x.exe\x.exe`.
+
+    Only what fixes a folder together with the name at the path's end needs a second test. What looks past a file's
+    extension into the next folder, and regular expressions, see such a row differently (a caveat).
+    """
+    test, plain = request.test, request.anywhere(request.test)
+    texts = [p for p in test.parts if isinstance(p, str)] if isinstance(test, Text) else []
+    if isinstance(test, Regex) or any(map(_enters_file, texts)):
+        request.notes.concerned.add(request.match.subject.name)
+    if not isinstance(test, Text) or not texts or test.parts[-1] is ANY:
+        return plain
+    begin, at = 0, -1
+    for i, part in enumerate(test.parts):
+        if part is ANY:
+            begin = i + 1
+        elif isinstance(part, str) and _last_separator(part) >= 0:
+            at = i
+    if at < begin or (begin and at == begin and not _has_folder(test.parts[at])):
+        return plain  # `*\x.exe`, `*.exe`: the name alone, which ends either form
+    text = test.parts[at]
+    assert isinstance(text, str)
+    name = join_parts((text[_last_separator(text) :],), test.parts[at + 1 :])
+    return (
+        plain
+        if name in (("\\",), ("/",))
+        else Or((plain, request.anywhere(Text(join_parts(test.parts, name), test.cased))))
+    )
+
+
+def _enters_file(text: str) -> bool:
+    r"""Whether a name with an extension is followed by a separator and what may be its beginning: `.zip\`."""
+    end = _last_separator(text)
+    if end < 0 or "." not in text[:end]:
+        return False
+    begin = _last_separator(text[:end])
+    name = text[begin + 1 : end]
+    return "." in name and (begin < 0 or name.lower().startswith(text[end + 1 :].lower()))
+
+
+def _shape_path(value: str, columns: tuple[Column, ...], options: Mapping[str, Any]) -> list[tuple[Column, Any]]:
+    del options
+    return [(columns[0], value)]
+
+
+def _host_of_url(request: Request) -> Expr[Column]:
+    """Compare with the host part of a URL, or the column itself where it has no scheme."""
+    hosts = tuple(
+        Column(
+            f"extract(@'^(?:[A-Za-z][A-Za-z0-9+.-]*://)?(?:[^/?#@]*@)?([^/?#:]*)', 1, {column.text})",
+            "string",
+            column.reads,
+            "computed",
+            ("host", column.text),
+            f"{column.name or column.text}Host",
+        )
+        for column in request.columns
+    )
+    return request._replace(columns=hosts).anywhere(request.test)
+
+
+TRANSFORMS: dict[str, Transform] = {
+    "basename": Transform(_basename, _shape_basename),
+    "host_of_url": Transform(_host_of_url, shape_plain),
+    "path_or_name": Transform(_path_or_name, _shape_path),
+    "doubled_name": Transform(_doubled_name, _shape_path),
+}

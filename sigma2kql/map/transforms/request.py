@@ -1,0 +1,185 @@
+"""What a transform is given and what it may note, and the readings of tests that transforms and map share.
+
+Place in the flow: the ground of this package. Invariant: what is noted as impossible gives the predicate that never
+holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from sigma2kql.diagnostics.diagnostic import Span, frozen
+from sigma2kql.model.literals import decimal_text
+from sigma2kql.model.tree import (
+    ANY,
+    And,
+    Column,
+    Exactness,
+    Exists,
+    Expr,
+    Field,
+    Match,
+    Null,
+    Number,
+    Or,
+    Part,
+    Regex,
+    Test,
+    Text,
+)
+
+ALWAYS: Expr[Column] = And(())
+NEVER: Expr[Column] = Or(())
+PRESENT = Text((ANY,))
+
+
+@frozen
+class Loss:
+    """One way in which the query differs from the rule, with the value that causes it."""
+
+    exactness: Exactness
+    why: str
+    span: Span | None
+
+
+@dataclass(slots=True)
+class Notes:
+    """What a mapping learns on its way: losses, and values that can never match (code, sentence, place, hint).
+
+    `concerned`: fields whose caveat speaks of a test that was made; asked only of transforms in `SELECTIVE`.
+    """
+
+    losses: list[Loss] = field(default_factory=list)
+    never: list[tuple[str, str, Span | None, str]] = field(default_factory=list)
+    concerned: set[str | None] = field(default_factory=set)
+
+    def lose(self, exactness: Exactness, why: str, span: Span | None, negated: bool) -> None:
+        """Record a loss; under a negation broader becomes narrower and the reverse."""
+        if negated and exactness != "exact":
+            exactness = "narrower" if exactness == "broader" else "broader"
+        self.losses.append(Loss(exactness, why, span))
+
+    def impossible(self, message: str, span: Span | None, hint: str = "", code: str = "E410") -> Expr[Column]:
+        """Record that a value can never match, and give the predicate that never holds."""
+        self.never.append((code, message, span, hint))
+        return NEVER
+
+
+class Request(NamedTuple):
+    """One test on one field, the columns it may stand on and the options of the transform."""
+
+    match: Match[Field]
+    test: Test[Column]
+    columns: tuple[Column, ...]
+    options: Mapping[str, Any]
+    notes: Notes
+    negated: bool
+    closed: str = ""  # why the column holds no other values than those that the options list
+
+    def anywhere(self, test: Test[Column]) -> Expr[Column]:
+        """The test on any of the columns; emptiness must hold on all of them."""
+        columns, span = self.columns, self.match.span
+        if len(columns) == 1:
+            return Match(columns[0], test, span)
+        tests = tuple([Match(column, test, span) for column in columns])
+        return And(tests) if isinstance(test, Null) or test == Text(()) else Or(tests)
+
+    def any_text(self, texts: Sequence[str], cased: bool = False) -> Expr[Column]:
+        """One of these whole texts."""
+        return Or(tuple(self.anywhere(Text((text,) if text else (), cased)) for text in texts))
+
+    def lose(self, exactness: Exactness, why: str) -> None:
+        self.notes.lose(exactness, why, self.match.span, self.negated)
+
+    def untestable(self, code: str, message: str, hint: str = "") -> Expr[Column]:
+        """The value may be in the event, but the table does not hold it: nothing is selected, and that is a loss."""
+        self.lose("narrower", message)
+        return self.notes.impossible(message, self.match.span, hint, code)
+
+
+Rewrite = Callable[[Request], Expr[Column]]
+Shape = Callable[[str, tuple[Column, ...], Mapping[str, Any]], list[tuple[Column, Any]]]
+
+
+class Transform(NamedTuple):
+    rewrite: Rewrite
+    shape: Shape
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Texts
+
+
+def literal(test: Test[Any]) -> str | None:
+    """The one text that the test means, where it means one (numbers by their canonical text)."""
+    if isinstance(test, Text):
+        parts = test.parts
+        if not parts:
+            return ""
+        return parts[0] if len(parts) == 1 and isinstance(parts[0], str) else None
+    return decimal_text(test.value) if isinstance(test, Number) and test.op == "==" else None
+
+
+def as_text(test: Test[Column]) -> Test[Column]:
+    """A number as the text that a text column holds for it."""
+    return Text((decimal_text(test.value),)) if isinstance(test, Number) and test.op == "==" else test
+
+
+def join_parts(*groups: Sequence[Part]) -> tuple[Part, ...]:
+    """Parts in a row, with neighbouring literals merged, empty ones dropped and ANY ANY collapsed."""
+    parts: list[Part] = []
+    for group in groups:
+        for part in group:
+            if part == "" or (part is ANY and parts and parts[-1] is ANY):
+                continue
+            if isinstance(part, str) and parts and isinstance(parts[-1], str):
+                parts[-1] += part
+            else:
+                parts.append(part)
+    return tuple(parts)
+
+
+def change_literals(test: Text, change: Callable[[str], str]) -> Text:
+    return Text(join_parts([change(p) if isinstance(p, str) else p for p in test.parts]), test.cased)
+
+
+def _pattern(parts: Sequence[Part], cased: bool = False) -> re.Pattern[str]:
+    """Text parts as a Python regular expression over a short, trusted text."""
+    body = "".join(re.escape(p) if isinstance(p, str) else ".*" if p is ANY else "." for p in parts)
+    return re.compile(body, re.DOTALL if cased else re.DOTALL | re.IGNORECASE)
+
+
+def _shape_holds(parts: Sequence[Part], cased: bool, text: str) -> bool:
+    """Whether a text has a shape; nearly always that is one literal, and no expression need be compiled for it."""
+    words = [part for part in parts if isinstance(part, str)]
+    begins, ends = bool(parts) and parts[0] is not ANY, bool(parts) and parts[-1] is not ANY
+    if len(words) != 1 or len(parts) != 3 - begins - ends or not (cased or (words[0] + text).isascii()):
+        return bool(_pattern(parts, cased).fullmatch(text))
+    word, text = (words[0], text) if cased else (words[0].lower(), text.lower())
+    if begins and ends:
+        return text == word
+    return text.startswith(word) if begins else text.endswith(word) if ends else word in text
+
+
+def text_holds(test: Test[Any], text: str) -> bool:
+    """Whether a text passes a text, number or regex test (for constants and closed lists of values)."""
+    match test:
+        case Text(parts, cased):
+            return _shape_holds(parts, cased, text)
+        case Number() | Exists():
+            return isinstance(test, Exists) or literal(test) == text
+        case Regex(pattern, flags):
+            try:
+                return bool(re.search(f"(?{flags}){pattern}" if flags else pattern, text))
+            except re.error:
+                return False
+        case _:
+            return False
+
+
+def shape_plain(value: str, columns: tuple[Column, ...], options: Mapping[str, Any]) -> list[tuple[Column, Any]]:
+    del options
+    return [(columns[0], value)]

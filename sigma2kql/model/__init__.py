@@ -1,0 +1,1 @@
+"""The nouns that every stage takes and gives, and what can be said of them without a stage."""

@@ -1,0 +1,1 @@
+"""What touches the machine: files that ship with the package, files that are read and written, child processes."""

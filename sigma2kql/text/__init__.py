@@ -1,0 +1,1 @@
+"""YAML and JSON text as nodes that know where they stand."""
