@@ -192,6 +192,31 @@ def test_the_program_starts_without_what_it_does_not_need() -> None:
     assert set(loaded) & (HEAVY | {"yaml"}) == set()
 
 
+HOLDERS = {"_KNOWN_ROWS"}  # caches by identity whose values hold what their keys are the identity of
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(HOME)))
+def test_no_cache_knows_a_thing_by_its_identity_alone(path: Path) -> None:
+    """An object that dies leaves its identity to another: what outlives a call holds what it is keyed by."""
+    tree = tree_of(path)
+    lasting = {
+        name.id
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for name in ast.walk(node)
+        if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)
+    }
+    keyed = {
+        name.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Subscript | ast.Call)
+        and any(isinstance(n, ast.Call) and isinstance(n.func, ast.Name) and n.func.id == "id" for n in ast.walk(node))
+        for name in ast.walk(node)
+        if isinstance(name, ast.Name)
+    }
+    assert lasting & keyed - HOLDERS == set()
+
+
 def test_every_code_of_the_catalogue_is_raised_somewhere() -> None:
     from sigma2kql.diagnostics.catalogue import CATALOGUE
 

@@ -201,7 +201,8 @@ class _Placer:
         self.others = [one for one in asked if one is not self.windows and one.serves]
         self.logsource = logsource
         self.done = done
-        self._windows_table: Table | None = None
+        self._windows_table: Table | None = None if self.windows is None else self.windows.table
+        self._windows_places: dict[str, str] = {}
 
     def rows(self, event: Event, span: TimeRange | None) -> Iterator[tuple[Asked, Mapping[str, Any]]]:
         known = recognise(event.data)
@@ -240,22 +241,21 @@ class _Placer:
 
     def _windows(self, fields: Mapping[str, Any]) -> Iterator[tuple[Asked, Mapping[str, Any]]]:
         """A row of WindowsEvent where that is asked for; in other tables by the log sources that the event is of."""
-        row: Mapping[str, Any] | None = None
+        if self.windows is None and not self.others:
+            return
+        table = self._table()
+        row = windows_row(fields, self._windows_places)
         if self.windows is not None:
-            row = windows_row(fields, self.windows.table)
             yield self.windows, row
         if self.others:
-            table = self._table()
-            row = row or windows_row(fields, table)
-            at = row
-            logs = [s.logsource for s in table.serves if holds(s.where, lambda column: read_column(at, column))]
+            logs = [s.logsource for s in table.serves if holds(s.where, lambda column: read_column(row, column))]
             yield from self._shaped(fields, logs)
 
     def _table(self) -> Table:
-        if self.windows is not None:
-            return self.windows.table
         if self._windows_table is None:
             self._windows_table = next(e for e in load_target("sentinel").entries if e.name == WINDOWS).load()
+        if not self._windows_places:
+            self._windows_places = places_of(self._windows_table)
         return self._windows_table
 
     def _shaped(
@@ -294,14 +294,14 @@ def _is_windows(fields: Mapping[str, Any]) -> bool:
     return "EventID" in fields and ("Channel" in fields or "Provider_Name" in fields)
 
 
-def windows_row(fields: Mapping[str, Any], table: Table) -> dict[str, Any]:
+def windows_row(fields: Mapping[str, Any], places: dict[str, str]) -> dict[str, Any]:
     """A Windows event, by Sigma's field names, as the row of WindowsEvent that the agent writes for it.
 
     Elements of System stand in their columns, those of EventData and UserData in the column EventData as text.
+    `places` are those of the table (`places_of`); the names that the event brings are added to them.
     """
     row: dict[str, Any] = {}
     data: dict[str, Any] = {}
-    places = _places(table)
     for name, value in fields.items():
         place = places.get(name)
         if place is None:
@@ -323,23 +323,19 @@ def windows_row(fields: Mapping[str, Any], table: Table) -> dict[str, Any]:
 
 _DATA, _DROPPED = "EventData", ""
 _KEPT = (str, list, dict)
-_PLACES: dict[int, dict[str, str]] = {}
 
 
-def _places(table: Table) -> dict[str, str]:
-    """Sigma field -> the stored column that the table has for it alone; more names are added as they occur."""
-    known = _PLACES.get(id(table))
-    if known is None:
-        known = _PLACES[id(table)] = {
-            **{
-                name: one.columns[0].reads[0]
-                for name, one in table.fields.items()
-                if len(one.columns) == 1 and one.columns[0].kind == "stored"
-            },
-            "Level": "EventLevel",
-            **dict.fromkeys(_EMPTY_ELEMENTS, _DROPPED),
-        }
-    return known
+def places_of(table: Table) -> dict[str, str]:
+    """Sigma field -> the stored column that the table has for it alone."""
+    return {
+        **{
+            name: one.columns[0].reads[0]
+            for name, one in table.fields.items()
+            if len(one.columns) == 1 and one.columns[0].kind == "stored"
+        },
+        "Level": "EventLevel",
+        **dict.fromkeys(_EMPTY_ELEMENTS, _DROPPED),
+    }
 
 
 def _text(value: Any) -> str:

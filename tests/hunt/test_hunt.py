@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,7 +28,7 @@ from sigma2kql.cli.hunt import command
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, Source, Span
 from sigma2kql.engines.remote import Rows
 from sigma2kql.events.event_forms import sigma_fields
-from sigma2kql.hunt.gather import windows_row
+from sigma2kql.hunt.gather import Asked, gather, places_of, windows_row
 from sigma2kql.map.target import load_target
 from sigma2kql.model.tree import Compiled, Metadata, NativeQuery, Origin
 
@@ -281,7 +282,7 @@ def test_windows_row_splits_system_and_event_data() -> None:
     table = next(e for e in load_target("sentinel").entries if e.name == "WindowsEvent").load()
     event = sysmon("x", ParentImage=None, Flag=True)
     event["Event"]["System"]["Level"] = "Warning"
-    row = windows_row(sigma_fields(event), table)
+    row = windows_row(sigma_fields(event), places_of(table))
     assert {k: row[k] for k in ("Provider", "EventID", "Channel", "Computer", "EventLevel")} == {
         "Provider": "Microsoft-Windows-Sysmon",
         "EventID": 1,
@@ -296,6 +297,23 @@ def test_windows_row_splits_system_and_event_data() -> None:
         "ParentImage": "",
         "Flag": "true",
     }
+
+
+def test_rows_have_the_columns_of_the_table_that_is_there(tmp_path: Path) -> None:
+    """Tables come and go within one process: what one had is nothing to another that lies where it lay."""
+    from sigma2kql.engines.duckdb import Engine
+
+    (tmp_path / "a.json").write_text(json.dumps({"EventID": 1, "Channel": "C"}))
+    shipped = next(e for e in load_target("sentinel").entries if e.name == "WindowsEvent").load()
+    problems: list[object] = []
+    for number in range(10):
+        fields = {"EventID": shipped.fields["EventID"]} if number % 2 else {}
+        asked = Asked(replace(shipped, fields=fields), "WindowsEvent", "TimeGenerated", dict(shipped.columns))
+        with Engine() as engine:
+            gather([tmp_path], [asked], engine, problems.append)
+            (row,) = engine.run("WindowsEvent | project EventID, EventData")
+        assert (row["EventID"], "EventID" in row["EventData"]) == ((1, False) if number % 2 else (None, True))
+        del asked, fields
 
 
 # --------------------------------------------------------------------------------------------------------------------
