@@ -89,6 +89,7 @@ class Outcome:
 
 def compile_case(case: Case, folder: Path) -> Outcome:
     given = yaml.safe_load(case.blocks.get("yaml config", "{}")) or {}
+    given |= {name: tuple(given[name]) for name in ("tables",) if name in given}
     if "yaml mapping" in case.blocks:
         (folder / "mappings").mkdir(exist_ok=True)
         (folder / "mappings" / "case.yml").write_text(case.blocks["yaml mapping"], encoding="utf-8")

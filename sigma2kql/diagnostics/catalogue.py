@@ -744,6 +744,20 @@ CATALOGUE: dict[str, Entry] = {
         "The rule and the table's own rows ask the same column for different values at once.",
         "Correct the rule: often the log source and an EventID contradict each other.",
     ),
+    "E414": Entry(
+        "error",
+        "can never match: no event has the field",
+        "None of the events that the rule speaks of has the field, so that it is missing in each of them; by Sigma's "
+        "own meaning no value matches a missing field.",
+        "Correct the field's name, or choose the log source whose events have it.",
+    ),
+    "I414": Entry(
+        "info",
+        "no event has a field that the rule names",
+        "The field is missing in each event that the rule speaks of; what is asked of its value holds for none of "
+        "them, and the rest of the rule is converted as it stands.",
+        "Nothing, where the rule is written for several sources; else correct the field's name.",
+    ),
     "W401": Entry(
         "warning",
         "the query returns more than the rule means",

@@ -82,6 +82,8 @@ def describe(field: FieldMap) -> str:
     if field.values is not None:
         names = dict.fromkeys(c.subject.text for e in field.values.values() for c in leaves(e))
         return f"predicate on {', '.join(names)}" if names else "stated by the table"
+    if field.never:
+        return "in none of these events"
     if field.constant is not None:
         return f"always `{field.constant}`"
     text = " or ".join(column.text for column in field.columns)

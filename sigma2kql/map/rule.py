@@ -187,6 +187,10 @@ class _Mapper:
         tree, narrowed = settled(tree, self.rows.facts if self.told else {})
         if isinstance(tree, Or) and not tree.items:
             never = [diagnostic(*one) for one in self.notes.never]
+            never += [
+                diagnostic("E414", f"`{name}` can never match: {why}", span, hint)
+                for name, (why, span, hint) in self.notes.lacking.items()
+            ]
             raise Sigma2KqlError(never or [diagnostic("E410", "the rule can never match in this table", None)])
         parts = conjuncts(tree)
         if clash := contradiction((*stated, *parts)):
@@ -205,7 +209,11 @@ class _Mapper:
             self.table,
             verdict,
             {name: standing.words for name, standing in self.fields.items() if name is not None},
-            (*[_selects_nothing(message, span, hint) for _, message, span, hint in self.notes.never], *warnings),
+            (
+                *[_selects_nothing(message, span, hint) for _, message, span, hint in self.notes.never],
+                *[_is_missing(name, *told) for name, told in self.notes.lacking.items()],
+                *warnings,
+            ),
             serve=self.serve,
             caveats=self._caveats(),
         )
@@ -351,7 +359,9 @@ class _Mapper:
                 return Match(columns[0], test, leaf.span)  # nearly always
             return Or(tuple([Match(column, test, leaf.span) for column in columns]))
         if isinstance(test, SameAs):
-            self._standing(test.other)  # also where the test needs no column
+            other = self._standing(test.other)  # also where the test needs no column
+            if other is not None and other.field.never:
+                return self.notes.missing(test.other, other.field.never, test, leaf.span)
         return self._on(leaf, field, turned)
 
     def _lose(self, leaf: Match[Field], field: FieldMap, turned: bool) -> None:
@@ -360,6 +370,8 @@ class _Mapper:
 
     def _on(self, leaf: Match[Field], field: FieldMap, negated: bool) -> Expr[Column]:
         """One test on a field as the table has it, small already."""
+        if field.never:
+            return self.notes.missing(leaf.subject, field.never, leaf.test, leaf.span)
         if field.cases:
             return self._by_case([leaf], field, negated)
         if field.values is not None:
@@ -494,6 +506,12 @@ def _joined(parts: list[Expr[Column]]) -> Expr[Column]:
 
 def _selects_nothing(message: str, span: Span | None, hint: str) -> Diagnostic:
     return diagnostic("W410", f"{message}: this value selects nothing", span, hint)
+
+
+def _is_missing(name: str | None, why: str, span: Span | None, hint: str) -> Diagnostic:
+    return diagnostic(
+        "I414", f"`{name}` is missing in all of these events, so that no value of it matches: {why}", span, hint
+    )
 
 
 def _asks_emptiness(test: Test[Any]) -> bool:

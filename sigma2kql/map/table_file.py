@@ -44,7 +44,7 @@ from sigma2kql.text.nodes import YamlList, YamlMap, YamlNode as Node, YamlScalar
 from sigma2kql.text.yaml_text import compose
 
 TYPES: tuple[str, ...] = get_args(KqlType)
-_HOWS = ("column", "any", "property", "json", "xml", "pair", "expression", "values", "constant", "cases")
+_HOWS = ("column", "any", "property", "json", "xml", "pair", "expression", "values", "constant", "never", "cases")
 _EXTRAS = (
     "key",
     "type",
@@ -262,8 +262,8 @@ class _Reader:
                 values = {text: self.where(value) for text, value in self.mapping(node, "`values`").values.items()}
                 default = self.where(form.values["default"]) if "default" in form.values else None
                 return {"values": values, "default": default}
-            case "constant":
-                return {"constant": self.text(node, "`constant`")}
+            case "constant" | "never":
+                return {how: self.text(node, f"`{how}`")}
             case _:
                 return {"cases": tuple(self._cases(name, node))}
 

@@ -121,11 +121,12 @@ def build_fields(target: str) -> dict[str, Any]:
             names, absent = rows.setdefault(
                 (serve.logsource.category, serve.logsource.product, serve.logsource.service), (set(), set())
             )
-            known = {*serve.fields, *(name for name in table.fields if name not in serve.absent)}
+            never = {name for name, one in {**table.fields, **serve.fields}.items() if one.never}
+            known = {*serve.fields, *(name for name in table.fields if name not in serve.absent)} - never
             others = serve.others or table.others
             names |= known | set((serve.elements or ()) if others else ())
             names |= {OPEN} if others and serve.elements is None else set()
-            absent |= {name for name in (*serve.absent, *table.absent) if name not in known}
+            absent |= {name for name in (*never, *serve.absent, *table.absent) if name not in known}
         fields[path.stem] = [[list(key), sorted(n), sorted(a - n)] for key, (n, a) in sorted(rows.items(), key=repr)]
     return fields
 

@@ -20,10 +20,11 @@ def refusal(
 ) -> Sigma2KqlError:
     """Why no table carries the rule, which others were considered, and who would carry it."""
     if refused:
-        first, error = refused[0]
+        # what no event has is the rule's own fault: it is said rather than what the first table lacks
+        first, error = next((one for one in refused if one[1].diagnostics[0].code == "E414"), refused[0])
         found = dict.fromkeys(
             f"{rows.table.name}: {e.diagnostics[0].message}"
-            for rows, e in refused[1:]
+            for rows, e in refused
             if rows.table.name != first.table.name
         )
         others = f"also considered: {'; '.join(found)}" if found else ""
@@ -43,17 +44,17 @@ def refusal(
 
 def _hints(problem: Diagnostic, rule: Rule, target: Target, rows: Rows) -> tuple[str, ...]:
     """How to mend it; for a field that is missing here the name that may be meant, and the tables that have it."""
-    if problem.code != "E402":
+    if problem.code not in ("E402", "E414"):
         return (problem.hint,)
     name = problem.message.split("`")[1]
-    known = frozenset((*rows.serve.fields, *rows.table.fields, *(rows.serve.elements or ())))
+    known = frozenset((*rows.serve.fields, *rows.table.fields, *(rows.serve.elements or ()))) - {name}
     tables = [
         f"{e.name} (target {t})"
         for t, e in carriers(rule.logsource, target.name)
         if carries_field(t, e.name, rule.logsource, name)
     ]
     elsewhere = f"it has a column in {', '.join(dict.fromkeys(tables[:4]))}" if tables else ""
-    return (_meant(name, known), elsewhere)
+    return (problem.hint or _meant(name, known), elsewhere)
 
 
 _meant = lru_cache(maxsize=256)(did_you_mean)  # many rules ask for the same few fields

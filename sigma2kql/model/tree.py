@@ -358,8 +358,8 @@ Exactness = Literal["exact", "broader", "narrower"]
 class FieldMap:
     """How one Sigma field stands in a table.
 
-    Exactly one of: any of `columns` (after `transform`), a predicate per value, a constant text, or by row `cases`,
-    of which the first whose predicate holds decides.
+    Exactly one of: any of `columns` (after `transform`), a predicate per value, a constant text, nowhere (`never`), or
+    by row `cases`, of which the first whose predicate holds decides.
     """
 
     columns: tuple[Column, ...] = ()
@@ -368,6 +368,7 @@ class FieldMap:
     values: Mapping[str, Expr[Column]] | None = None  # value -> predicate; any other value is `default`
     default: Expr[Column] | None = None  # None: any other value can never match
     constant: str | None = None
+    never: str = ""  # why no event of these rows has the field: it is missing in all of them
     cases: tuple[tuple[Expr[Column], FieldMap], ...] = ()
     presence: tuple[Column, ...] = ()  # what emptiness is asked of, where that is not `columns`
     empty: str = ""  # the text that stands for a missing value (`-` in W3C logs), beside the empty one

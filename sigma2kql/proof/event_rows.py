@@ -240,6 +240,8 @@ class _Search:
         empty = value is None or value in ("", [])
         if field.cases:
             return self._cases(name, field, value)
+        if field.never:
+            return _Goal(name, 0, _as_it_is, [], "" if empty else f"`{name}` is in none of these events: {field.never}")
         if field.constant is not None:
             fits = not empty and text_of(value).lower() == field.constant.lower()
             problem = "" if fits else f"`{name}` is always `{field.constant}` in {self.table.name}"

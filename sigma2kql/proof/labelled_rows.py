@@ -15,7 +15,7 @@ from sigma2kql.diagnostics.diagnostic import frozen
 from sigma2kql.events.event_forms import EventForm, recognise, sigma_fields
 from sigma2kql.map.field_places import find_field
 from sigma2kql.model.simplify import leaves
-from sigma2kql.model.tree import And, Expr, Field, Rule, SameAs, Serve, Table
+from sigma2kql.model.tree import And, Expr, Field, FieldMap, Rule, SameAs, Serve, Table
 from sigma2kql.proof import Subject
 from sigma2kql.proof.event_rows import keyword_text, raw_row, shape
 from sigma2kql.proof.generate import Sample, generate
@@ -133,6 +133,8 @@ def case_of(
             return None
         return Case(event, expected, origin, shaped.row, attack, raw=True)
     fields = sigma_fields(event)
+    if expected is None or made:  # the table's source writes the same event without the fields that it never has
+        fields = {name: value for name, value in fields.items() if not _never(table, serve, name)}
     if expected is not None and made:
         fields = completed(fields, table, serve, names)
         if is_unix(subject):
@@ -151,6 +153,11 @@ def case_of(
     if row and None in fields_of(where, keywords=True):
         row = keyword_text(row, fields, table, serve)
     return Case(fields, label, origin, row, attack)
+
+
+def _never(table: Table, serve: Serve, name: str) -> bool:
+    found = find_field(table, serve, name)
+    return isinstance(found, FieldMap) and bool(found.never)
 
 
 def is_row(event: Mapping[str, Any], table: Table, serve: Serve, names: Sequence[str]) -> bool:

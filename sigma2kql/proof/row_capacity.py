@@ -113,6 +113,8 @@ class Room:
         found = self.maps.get(name)
         if found is None or found.cases:
             return None
+        if found.never:
+            return []
         if found.constant is not None:
             return [found.constant]
         if found.values is not None:

@@ -50,11 +50,13 @@ class Notes:
     """What a mapping learns on its way: losses, and values that can never match (code, sentence, place, hint).
 
     `concerned`: fields whose caveat speaks of a test that was made; asked only of transforms in `SELECTIVE`.
+    `lacking`: fields that none of the events has, with the reason, the place and a hint.
     """
 
     losses: list[Loss] = field(default_factory=list)
     never: list[tuple[str, str, Span | None, str]] = field(default_factory=list)
     concerned: set[str | None] = field(default_factory=set)
+    lacking: dict[str | None, tuple[str, Span | None, str]] = field(default_factory=dict)
 
     def lose(self, exactness: Exactness, why: str, span: Span | None, negated: bool) -> None:
         """Record a loss; under a negation broader becomes narrower and the reverse."""
@@ -66,6 +68,11 @@ class Notes:
         """Record that a value can never match, and give the predicate that never holds."""
         self.never.append((code, message, span, hint))
         return NEVER
+
+    def missing(self, field: Field, why: str, test: Test[Any], span: Span | None, hint: str = "") -> Expr[Column]:
+        """What a test comes to on a field that none of the events has, which is recorded: only emptiness holds."""
+        self.lacking.setdefault(field.name, (why, field.span or span, hint))
+        return ALWAYS if isinstance(test, Null) or test == Text(()) else NEVER
 
 
 class Request(NamedTuple):
