@@ -25,12 +25,13 @@ from sigma2kql.kql.query import emit
 from sigma2kql.language.condition import Condition, Joined, Named, parse
 from sigma2kql.map.rule import Mapped
 from sigma2kql.model.literals import decimal_text, identifier, is_word, quoted
-from sigma2kql.model.tree import Column, Compiled, Correlation, Document, Reference, Rule, Verdict
+from sigma2kql.model.tree import Column, Compiled, Correlation, Document, Recurrence, Reference, Rule, Verdict
 
 RULE = "CorrelatedRule"
 STEP = "Step"
 _OPERATORS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "eq": "==", "neq": "!="}
 _WIDEST = 14 * 86_400  # seconds: the longest lookback of a scheduled rule (Microsoft Learn: "Sentinel service limits")
+_OFTENEST, _SELDOMEST = 300, 3_600  # seconds between two runs, where nobody says otherwise
 _MAX_DEPTH = 16
 
 
@@ -80,6 +81,7 @@ def compile_correlation(
     lets = "".join(f"let {name} = materialize({body});\n" for name, body in builder.lets.items())
     tables = ", ".join(dict.fromkeys(one.table.name for one in mapped))
     columns = dict.fromkeys((*builder.keys(correlation), RULE), "string")
+    needed = builder.needed(correlation)
     return Compiled(
         correlation,
         target,
@@ -91,6 +93,12 @@ def compile_correlation(
         builder.mapped_keys,
         tuple(dict.fromkeys(notes)),
         caveats=tuple(dict.fromkeys(caveat for one in mapped for caveat in one.caveats)),
+        recurrence=Recurrence(
+            needed,
+            needed,
+            min(max(needed, _OFTENEST), _SELDOMEST),
+            keys=tuple(builder.keys(correlation)),
+        ),
     )
 
 
@@ -115,6 +123,14 @@ class _Builder:
     def keys(self, correlation: Correlation) -> list[str]:
         """The names of the group-by columns in the query."""
         return [column_name(reference.name) for reference in correlation.group_by]
+
+    def needed(self, correlation: Correlation) -> int:
+        """The seconds of events that one result is made of: its time span and the longest of those below it, and its
+        own once more where a rule stands under `not`, which must not match afterwards either.
+        """
+        own = correlation.timespan * (2 if correlation.expression and _excludes(parse(correlation.expression)) else 1)
+        inner = (self.by_name.get(reference.name) for reference in correlation.rules)
+        return own + max((self.needed(one) for one in inner if isinstance(one, Correlation)), default=0)
 
     # -- one correlation ---------------------------------------------------------------------------------------------
 
@@ -369,6 +385,19 @@ _COMPARES: Mapping[str, Callable[[float, float], bool]] = {
     "eq": operator.eq,
     "neq": operator.ne,
 }
+
+
+def _excludes(node: object) -> bool:
+    """Whether a rule stands under `not`."""
+    match node:
+        case Joined("not", (Joined("not", (inner,)),)):
+            return _excludes(inner)
+        case Joined("not", _):
+            return True
+        case Joined(_, operands):
+            return any(map(_excludes, operands))
+        case _:
+            return False
 
 
 def _joins_all(expression: str | None) -> bool:

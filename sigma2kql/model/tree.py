@@ -436,6 +436,26 @@ Verdict = Literal["exact", "broader", "narrower"]
 
 
 @frozen
+class Recurrence:
+    """What a schedule has to know of a correlation's query; times are in seconds.
+
+    `needed`: the events that one result is made of, so a run that looks back less than this and the time since the run
+    before misses results. `look_back`: that, and as much more as tells whether a burst has been found before; a run
+    looks back this and the time since the run before. `frequency`: how often to run, unless somebody says otherwise.
+    `fresh`: the line to put behind the query so that a burst is found by one run: of the results those that came about
+    since the run before, `{since}` in it standing for that time as a KQL time span; empty where there is none.
+    `keys`: the result's columns that name the group; `details`: those that say what happened.
+    """
+
+    needed: int
+    look_back: int
+    frequency: int
+    fresh: str = ""
+    keys: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
+
+
+@frozen
 class Compiled:
     """What became of one document. `kql` is None when it failed or gives no query of its own."""
 
@@ -450,3 +470,4 @@ class Compiled:
     diagnostics: tuple[Diagnostic, ...] = ()
     passed_over: tuple[str, ...] = ()  # tables that were considered and not taken, and why
     caveats: tuple[str, ...] = ()  # sources behind the table whose rows differ, and what is missed there
+    recurrence: Recurrence | None = None  # of a correlation
