@@ -39,7 +39,9 @@ from sigma2kql.model.tree import (
 )
 
 if TYPE_CHECKING:
-    from sigma2kql.artifacts import Output
+    from sigma2kql.artifacts.describe import Prepared
+    from sigma2kql.artifacts.query_columns import Output
+    from sigma2kql.artifacts.settings import Settings
 
 SUFFIXES = (".yml", ".yaml")
 STANDARD_INPUT = "-"
@@ -194,12 +196,19 @@ def _target(name: str, mappings: tuple[Path, ...], tables: tuple[str, ...]) -> T
 
 def output_columns(done: Compiled, options: Options) -> Output:
     """The columns that a result's query returns, from its tree or from its text (unions, correlations, native)."""
-    from sigma2kql.artifacts import Output, read_columns
+    from sigma2kql.artifacts.query_columns import Output, read_columns
 
     if done.query is not None and not options.union:
         return Output(emission.output_columns(done.query, done.kql or ""), whole=True)
     target = _target(options.target, options.mappings, options.tables)
     return read_columns(done.kql or "", partial(columns_of_table, target))
+
+
+def prepare_artifact(done: Compiled, form: str, settings: Settings, options: Options) -> Prepared:
+    """What a result becomes in an artifact format, every value decided. Raises Sigma2KqlError with every reason."""
+    from sigma2kql.artifacts.describe import prepare
+
+    return prepare(done, form, settings, output_columns(done, options))
 
 
 class Compiler:
@@ -250,7 +259,7 @@ class Compiler:
 
                 return compile_correlation(document, self.documents, self.map, self.target.name, self.options.prefilter)
             case NativeQuery():
-                from sigma2kql.artifacts import validate_native
+                from sigma2kql.artifacts.native_checks import validate_native
 
                 problems = (*document.warnings, *validate_native(document))
                 failed = any(p.severity == "error" for p in problems)

@@ -17,6 +17,12 @@ from typing import Any
 
 import yaml
 
+from sigma2kql.artifacts.artifact_text import assemble, render as render_piece
+from sigma2kql.artifacts.describe import prepare
+from sigma2kql.artifacts.kinds import Artifact
+from sigma2kql.artifacts.settings import Settings
+from sigma2kql.model.tree import Compiled
+
 SCHEMAS = {  # the writer's profile where there is one
     "sentinel-yaml": "sentinel-analytics-yaml.strict.schema.json",
     "hunting-yaml": "sentinel-hunting-yaml.strict.schema.json",
@@ -42,6 +48,30 @@ def convert(
     problems = done.stderr.decode()
     assert done.returncode in (0, 1), problems
     return done.returncode, done.stdout.decode(), json.loads(problems)
+
+
+def write(artifacts: Sequence[Artifact], name: str, settings: Settings, whole: bool = False) -> str:
+    """Artifacts as one text."""
+    return assemble([render_piece(artifact, name, settings) for artifact in artifacts], name, whole)
+
+
+def render(
+    compiled: Compiled | Artifact, name: str, settings: Settings, columns: Mapping[str, str] | None = None
+) -> str:
+    """One rule as a text of the format `name`; an artifact that was read is written as it is."""
+    artifact = prepare(compiled, name, settings, columns).artifact if isinstance(compiled, Compiled) else compiled
+    return write([artifact], name, settings)
+
+
+def bundle(
+    compiled: Sequence[Compiled],
+    name: str,
+    settings: Settings,
+    columns: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
+    """Several rules in one text, in order. `columns` are by table."""
+    found = [prepare(one, name, settings, (columns or {}).get(one.table or "")).artifact for one in compiled]
+    return write(found, name, settings, whole=True)
 
 
 def problems_of(form: str, text: str, shared: Path) -> list[str]:

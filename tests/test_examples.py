@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sigma2kql.artifacts import read_artifacts
+from sigma2kql.artifacts.read_back import read_artifacts
 from sigma2kql.cli import COMMANDS, group
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 import pytest
 
-from sigma2kql.artifacts import FORMATS
+from sigma2kql.artifacts.formats import FORMATS
 from sigma2kql.artifacts.settings import CHOICES, KEYS
 from sigma2kql.cli import COMMANDS, group
 from sigma2kql.cli.config import KEYS as CONFIG_KEYS, Config, read_config

@@ -32,7 +32,12 @@ def iso_duration(seconds: int) -> str:
     return f"P{date}T{time}" if time else f"P{date}" if date else "PT0S"
 
 
-def analytics_document(rule: AlertRule) -> dict[str, Any]:
+def document(artifact: AlertRule | Hunt) -> dict[str, Any]:
+    """Azure-Sentinel's YAML of a rule or a hunting query."""
+    return _analytics_document(artifact) if isinstance(artifact, AlertRule) else _hunting_document(artifact)
+
+
+def _analytics_document(rule: AlertRule) -> dict[str, Any]:
     """Azure-Sentinel analytics rule YAML, in the customary order of keys."""
     document: dict[str, Any] = {
         "id": rule.id,
@@ -66,7 +71,7 @@ def analytics_document(rule: AlertRule) -> dict[str, Any]:
     return document
 
 
-def hunting_document(hunt: Hunt) -> dict[str, Any]:
+def _hunting_document(hunt: Hunt) -> dict[str, Any]:
     """Azure-Sentinel hunting query YAML."""
     document: dict[str, Any] = {
         "id": hunt.id,

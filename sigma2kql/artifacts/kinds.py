@@ -1,7 +1,7 @@
 """What is deployed, as values: an alert rule, a hunting query, a custom detection.
 
-Place in the flow: `describe` and `read` make them, `bodies` turns them into what each product wants. Invariant: values
-are within the products' limits once `describe` has given them out. Durations are whole seconds.
+Place in the flow: `describe` and `read_back` make them, `bodies` turns them into what each product
+wants. Invariant: values are within the products' limits once `describe` has given them out. Durations are seconds.
 """
 
 from __future__ import annotations
@@ -140,6 +140,11 @@ class Detection:
     custom_details: tuple[tuple[str, str], ...] = ()
     recommended: str | None = None
     enabled: bool = False
+
+
+def function_name(identifier: str) -> str:
+    """The name of the saved function of a rule."""
+    return "Sigma_" + identifier.replace("-", "")
 
 
 Artifact: TypeAlias = AlertRule | Hunt | Detection

@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterable
 
 from sigma2kql.artifacts import attack
-from sigma2kql.artifacts.decide import GUID
-from sigma2kql.artifacts.describe import QUERY_LIMIT
+from sigma2kql.artifacts.analytics_rule import QUERY_LIMIT
 from sigma2kql.artifacts.kql_tokens import scan
 from sigma2kql.artifacts.product_tables import connectors, facts
+from sigma2kql.artifacts.rule_facts import GUID
 from sigma2kql.artifacts.rule_texts import clean_line
 from sigma2kql.artifacts.settings import DETECTION, KEYS, read_keys
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Span, diagnostic

@@ -1,7 +1,7 @@
 """An artifact read back: Azure-Sentinel YAML and ARM templates become the values that they were rendered from.
 
-Place in the flow: the other way round from `write`, so that teams can adopt what they already have. Invariant: writing
-what was read gives a text that reads the same; what cannot be kept is an error, not a loss.
+Place in the flow: the other way round from `artifact_text`, so that teams can adopt what they already have. Invariant:
+writing what was read gives a text that reads the same; what cannot be kept is an error, not a loss.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sigma2kql.artifacts.decide import NAMESPACE
+from sigma2kql.artifacts.formats import FORMATS
 from sigma2kql.artifacts.kinds import AlertRule, Artifact, Hunt, Schedule
 from sigma2kql.artifacts.languages import map_texts
+from sigma2kql.artifacts.rule_facts import NAMESPACE
 from sigma2kql.artifacts.settings import KEYS, read_keys
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, Source, Span, diagnostic
 from sigma2kql.text.exported import NAME, ONLY_TEMPLATES, PLAIN_NAME, arm_plain, rule_data, search_data
@@ -24,7 +25,7 @@ DEEPEST = 50  # lists and maps within each other
 
 
 def read_artifact(text: str, name: str) -> Artifact:
-    """The one artifact of a text in the format `name`: sentinel-yaml, hunting-yaml, arm or hunting-arm. Raises E710."""
+    """The one artifact of a text in the format `name`, one that is readable. Raises E710."""
     found = read_artifacts(text, name)
     if len(found) != 1:
         raise _bad(text, f"{len(found)} rules where one was expected")
@@ -33,15 +34,13 @@ def read_artifact(text: str, name: str) -> Artifact:
 
 def read_artifacts(text: str, name: str) -> tuple[Artifact, ...]:
     """All artifacts of a text. Raises Sigma2KqlError (E710) for a text that is not of the format."""
-    match name:
-        case "sentinel-yaml":
-            return tuple(_alert(text, dict(document)) for document in _documents(text))
-        case "hunting-yaml":
-            return tuple(_hunt(text, dict(document)) for document in _documents(text))
-        case "arm" | "hunting-arm":
-            return tuple(_resources(text, name))
-        case _:
-            raise _bad(text, f"{name} is not a format that can be read")
+    form = FORMATS.get(name)
+    if form is None or not form.readable:
+        raise _bad(text, f"{name} is not a format that can be read")
+    if form.language == "arm":
+        return tuple(_resources(text, name, form.kind == "hunt"))
+    read = _hunt if form.kind == "hunt" else _alert
+    return tuple(read(text, dict(document)) for document in _documents(text))
 
 
 def _bad(text: str, message: str) -> Sigma2KqlError:
@@ -76,7 +75,7 @@ def _mapping(text: str, value: object, what: str) -> Mapping[str, Any]:
     return value
 
 
-def _resources(text: str, name: str) -> Iterable[Artifact]:
+def _resources(text: str, name: str, hunts: bool) -> Iterable[Artifact]:
     try:
         if len(text) > MOST:
             raise ValueError("too long")
@@ -98,11 +97,11 @@ def _resources(text: str, name: str) -> Iterable[Artifact]:
         }
         if kind.endswith("/savedsearches") and inner.get("functionAlias"):
             functions[str(inner["functionAlias"])] = str(inner.get("query"))
-        elif kind.endswith("/savedsearches" if name == "hunting-arm" else "/alertrules"):
+        elif kind.endswith("/savedsearches" if hunts else "/alertrules"):
             found.append((_identifier(text, resource.get("name")), str(resource.get("kind")), inner))
         else:
             raise _bad(text, f"a resource of type {kind} is not of the format {name}")
-    read = _search if name == "hunting-arm" else _rule
+    read = _search if hunts else _rule
     return [read(text, identifier, kind, inner, functions) for identifier, kind, inner in found]
 
 

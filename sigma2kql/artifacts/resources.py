@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field
-from typing import Any
+from typing import Any, assert_never
 
 from sigma2kql.artifacts import bodies
-from sigma2kql.artifacts.describe import function_name
-from sigma2kql.artifacts.kinds import AlertRule, Hunt
+from sigma2kql.artifacts.kinds import AlertRule, Hunt, function_name
 from sigma2kql.artifacts.languages import Expression
 from sigma2kql.artifacts.settings import Settings
 from sigma2kql.diagnostics.diagnostic import fail, frozen
@@ -54,16 +53,15 @@ class Block:
     labels: tuple[str, ...] = field(default=())
 
 
-def resources(artifacts: Iterable[AlertRule | Hunt], settings: Settings) -> list[Resource]:
-    """Resources in the order of the artifacts, a saved function before the rule that calls it."""
-    out: list[Resource] = []
-    for artifact in artifacts:
-        match artifact:
-            case AlertRule():
-                out += _rule(artifact, settings)
-            case Hunt():
-                out.append(_search(artifact.id, "hunt", bodies.search_properties(artifact)))
-    return out
+def resources(artifact: AlertRule | Hunt, settings: Settings) -> list[Resource]:
+    """The resources of an artifact, a saved function before the rule that calls it."""
+    match artifact:
+        case AlertRule():
+            return _rule(artifact, settings)
+        case Hunt():
+            return [_search(artifact.id, "hunt", bodies.search_properties(artifact))]
+        case _:
+            assert_never(artifact)
 
 
 def _rule(rule: AlertRule, settings: Settings) -> list[Resource]:
@@ -111,32 +109,31 @@ def _symbol(role: str, name: str) -> str:
 # Terraform
 
 
-def terraform(artifacts: Iterable[AlertRule | Hunt], settings: Settings) -> list[Block]:
+def terraform(artifact: AlertRule | Hunt, settings: Settings) -> list[Block]:
     """Resource blocks; a rule that says more than azurerm has arguments for becomes an azapi resource."""
-    out: list[Block] = []
-    for artifact in artifacts:
-        match artifact:
-            case Hunt():
-                out.append(_saved_search(artifact.id, bodies.search_properties(artifact)))
-            case AlertRule():
-                alias = function_name(artifact.id)
-                if artifact.function:
-                    out.append(
-                        _saved_search(alias, bodies.function_properties(alias, artifact.name, artifact.function))
-                    )
-                out.append(_azapi(artifact) if _wants_azapi(artifact, settings) else _azurerm(artifact))
-    return out
+    match artifact:
+        case Hunt():
+            return [_saved_search(artifact.id, bodies.search_properties(artifact))]
+        case AlertRule():
+            own = _azapi(artifact) if _wants_azapi(artifact, settings) else _azurerm(artifact)
+            if not artifact.function:
+                return [own]
+            alias = function_name(artifact.id)
+            return [_saved_search(alias, bodies.function_properties(alias, artifact.name, artifact.function)), own]
+        case _:
+            assert_never(artifact)
 
 
 def _wants_azapi(rule: AlertRule, settings: Settings) -> bool:
     if settings.terraform_provider != "auto":
         return settings.terraform_provider == "azapi"
-    return bool(bodies.sub_techniques(rule.techniques)) or too_many_entities(rule)
+    return bool(beyond_azurerm(rule))
 
 
-def too_many_entities(rule: AlertRule) -> bool:
-    """Whether azurerm refuses the number of mappings."""
-    return len(rule.entities) + len(rule.sentinel_entities) > AZURERM_ENTITIES
+def beyond_azurerm(rule: AlertRule) -> list[str]:
+    """What of a rule azurerm has no argument for."""
+    many = len(rule.entities) + len(rule.sentinel_entities) > AZURERM_ENTITIES
+    return [*bodies.sub_techniques(rule.techniques), *(["more than five entity mappings"] if many else [])]
 
 
 def _saved_search(name: str, properties: Mapping[str, Any]) -> Block:

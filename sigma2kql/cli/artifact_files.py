@@ -9,8 +9,10 @@ from pathlib import Path, PurePath
 
 import click
 
-from sigma2kql.api import Input, Options, output_columns
-from sigma2kql.artifacts import FORMATS, Prepared, Settings, companions, file_name, merge, merge_rule, prepare, write
+from sigma2kql.api import Input, Options, prepare_artifact
+from sigma2kql.artifacts.artifact_text import Piece, assemble, companions, file_name, render
+from sigma2kql.artifacts.formats import FORMATS
+from sigma2kql.artifacts.settings import Settings, merge, merge_rule
 from sigma2kql.cli.config import Config
 from sigma2kql.cli.output import Folder
 from sigma2kql.cli.shared_options import Report
@@ -20,12 +22,11 @@ from sigma2kql.model.tree import Compiled
 
 @frozen
 class _Ready:
-    """A rule whose artifact has been decided."""
+    """A rule whose artifact has been decided and rendered."""
 
     one: Input
-    done: Compiled
-    prepared: Prepared
-    settings: Settings
+    title: str
+    piece: Piece
 
 
 def write_artifacts(
@@ -48,7 +49,7 @@ def write_artifacts(
     if bundled and not FORMATS[form].bundle:
         raise click.UsageError(f"{form} has no form for several rules in one file")
     if bundled:
-        text = write([r.prepared.artifact for r in ready], form, base, whole=True) if ready else ""
+        text = assemble([r.piece for r in ready], form, whole=True) if ready else ""
         _put(text, output, PurePath(f"sigma2kql{FORMATS[form].extension}"))
     elif output is not None and (output.endswith(("/", os.sep)) or Path(output).is_dir()):
         _folder(ready, form, Path(output))
@@ -77,16 +78,16 @@ def folder_settings(base: Settings, one: Input, config: Config) -> Settings:
 def _prepared(
     one: Input, done: Compiled, form: str, settings: Settings, options: Options, report: Report
 ) -> list[_Ready]:
-    """The artifact of one rule, or its diagnostics and nothing."""
+    """The artifact of one rule, rendered, or its diagnostics and nothing."""
     try:
         settings = merge_rule(settings, done.document.meta.custom, done.document.origin.span)
-        prepared = prepare(done, form, settings, output_columns(done, options))
-        write([prepared.artifact], form, settings)  # what cannot be written is said at its rule
+        prepared = prepare_artifact(done, form, settings, options)
+        piece = render(prepared.artifact, form, settings)
     except Sigma2KqlError as error:
         report.fail(done, error.diagnostics)
         return []
     report.show(prepared.diagnostics)
-    return [_Ready(one, done, prepared, settings)]
+    return [_Ready(one, done.document.meta.title, piece)]
 
 
 def _together(ready: Sequence[_Ready], form: str) -> str:
@@ -94,7 +95,7 @@ def _together(ready: Sequence[_Ready], form: str) -> str:
     if len(ready) > 1 and FORMATS[form].extension != ".yaml":
         other = " or --bundle for one template" if FORMATS[form].bundle else ""
         raise click.UsageError(f"{len(ready)} rules: give a folder with -o DIR/{other}")
-    return "---\n".join(write([r.prepared.artifact], form, r.settings) for r in ready)
+    return "---\n".join(assemble([r.piece], form) for r in ready)
 
 
 def _put(text: str, output: str | None, name: PurePath) -> None:
@@ -114,8 +115,8 @@ def _folder(ready: Sequence[_Ready], form: str, root: Path) -> None:
     for r in ready:
         # a Terraform module is one folder: files below it would not be read
         place = PurePath() if form == "terraform" else folder.folder_of(r.one)
-        name = file_name(r.done.document.meta.title, r.prepared.artifact.id, form, taken.setdefault(place, set()))
-        folder.put(root / place / name, write([r.prepared.artifact], form, r.settings))
+        name = file_name(r.title, r.piece.id, form, taken.setdefault(place, set()))
+        folder.put(root / place / name, assemble([r.piece], form))
     if ready:
         for name, text in companions(form).items():
             folder.put(root / name, text)

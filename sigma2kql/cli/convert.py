@@ -11,6 +11,7 @@ from typing import Any, TextIO
 import click
 
 from sigma2kql.api import Input, Options, compile_inputs, read_inputs
+from sigma2kql.artifacts.formats import FORMATS
 from sigma2kql.cli.output import Folder, as_kql, as_line
 from sigma2kql.cli.shared_options import (
     Report,
@@ -25,13 +26,12 @@ from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, diagnostic
 from sigma2kql.model.tree import Compiled
 
 PLAIN = ("kql", "ndjson")
-ARTIFACTS = ("sentinel-yaml", "hunting-yaml", "arm", "hunting-arm", "bicep", "terraform", "xdr-json")
 
 
 @click.command("convert")
 @compile_options
 @click.option(
-    "-f", "--format", "form", type=click.Choice((*PLAIN, *ARTIFACTS)), help="Form of the product (default: kql)."
+    "-f", "--format", "form", type=click.Choice((*PLAIN, *FORMATS)), help="Form of the product (default: kql)."
 )
 @click.option(
     "-o",
@@ -50,14 +50,14 @@ def command(form: str | None, output: str | None, bundle: bool, no_header: bool,
     config = load_config(given["config"])
     options = make_options(config, given)
     form = form or config.format or "kql"
-    if form not in (*PLAIN, *ARTIFACTS):
+    if form not in (*PLAIN, *FORMATS):
         raise click.UsageError(f"unknown format `{form}` in {config.path}")
     if bundle and form in PLAIN:
         raise click.UsageError(f"--bundle is for artifacts, not for {form}")
     inputs = list(read_inputs(given["paths"], standard_input(given["paths"])))
     report = Report(given["diagnostics_format"], given["quiet"], use_color(given["color"]))
     results = _results(inputs, options, report)
-    if form in ARTIFACTS:
+    if form in FORMATS:
         from sigma2kql.cli.artifact_files import write_artifacts
 
         write_artifacts(list(results), form, bundle, output, config, options, report)

@@ -15,8 +15,8 @@ from typing import Any
 import click
 
 from sigma2kql import deploy
-from sigma2kql.api import compile_inputs, output_columns, read_inputs
-from sigma2kql.artifacts import Output, Settings, merge, merge_rule, prepare
+from sigma2kql.api import Options, compile_inputs, prepare_artifact, read_inputs
+from sigma2kql.artifacts.settings import Settings, merge, merge_rule
 from sigma2kql.cli.artifact_files import folder_settings
 from sigma2kql.cli.shared_options import (
     Report,
@@ -221,14 +221,14 @@ def _start(given: dict[str, Any], form: str) -> tuple[Goal, Work]:
                 last = one
             if not work.report.add(done) and done.kql is not None:
                 wish = folder_settings(base, one, config)
-                _want(done, wish, output_columns(done, options), name, given["owner"], work, seen)
+                _want(done, wish, options, name, given["owner"], work, seen)
     return goal, work
 
 
 def _want(
     done: Compiled,
     settings: Settings,
-    columns: Output,
+    options: Options,
     name: str,
     owner: str,
     work: Work,
@@ -238,7 +238,7 @@ def _want(
     span = done.document.origin.span
     try:
         settings = merge_rule(settings, done.document.meta.custom, span)
-        prepared = prepare(done, name, settings, columns)
+        prepared = prepare_artifact(done, name, settings, options)
         made = deploy.make_wanted(prepared.artifact, settings, owner, span)
         _once(made, seen)
     except Sigma2KqlError as error:

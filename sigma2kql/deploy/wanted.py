@@ -14,11 +14,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from sigma2kql.artifacts import Settings
 from sigma2kql.artifacts.bodies import detection_body
 from sigma2kql.artifacts.kinds import Artifact, Detection
 from sigma2kql.artifacts.resources import Resource, resources
 from sigma2kql.artifacts.rule_texts import cut
+from sigma2kql.artifacts.settings import Settings
 from sigma2kql.diagnostics.diagnostic import Span, frozen
 
 Collection = Literal["alertRules", "savedSearches", "detectionRules"]
@@ -66,7 +66,7 @@ def make_wanted(
         template = body["detectionAction"]["alertTemplate"]
         template["description"] = _marked(template["description"], owner, ALERT_DESCRIPTION)
         return [Wanted("detectionRules", artifact.id, artifact.name, body, span)]
-    return [_resource(row, owner, span) for row in resources([artifact], settings)]
+    return [_resource(row, owner, span) for row in resources(artifact, settings)]
 
 
 def _resource(row: Resource, owner: str, span: Span | None) -> Wanted:

@@ -12,26 +12,19 @@ from typing import Any
 
 import pytest
 import yaml
+from artifact_checks import bundle, render, write
 from hypothesis import HealthCheck, given, settings as running, strategies as st
 
-from sigma2kql.artifacts import (
-    FORMATS,
-    Settings,
-    bundle,
-    companions,
-    file_name,
-    merge,
-    merge_rule,
-    prepare,
-    read_artifact,
-    render,
-    write,
-)
+from sigma2kql.artifacts.artifact_text import companions, file_name
 from sigma2kql.artifacts.attack import from_tags, limit
+from sigma2kql.artifacts.describe import prepare
+from sigma2kql.artifacts.formats import FORMATS
 from sigma2kql.artifacts.kinds import AlertRule, Detection, Hunt
 from sigma2kql.artifacts.languages import BicepReader, HclReader, map_texts
 from sigma2kql.artifacts.product_tables import facts, techniques
+from sigma2kql.artifacts.read_back import read_artifact
 from sigma2kql.artifacts.rule_texts import clean, clean_line
+from sigma2kql.artifacts.settings import Settings, merge, merge_rule
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, Source, Span
 from sigma2kql.model.tree import (
     And,

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from sigma2kql.api import Input, Options, compile_inputs, output_columns, read_inputs
-from sigma2kql.artifacts import Output, Settings, prepare, read_columns
+from sigma2kql.artifacts.describe import prepare
+from sigma2kql.artifacts.query_columns import Output, read_columns
+from sigma2kql.artifacts.settings import Settings
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError
 from sigma2kql.engines.kusto_language import KustoLanguage
 from sigma2kql.map.target import columns_of_table, load_target

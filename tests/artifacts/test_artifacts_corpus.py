@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifact_checks import FORMATS, SCHEMAS, V19, convert, documents, inconsistent, parse, problems_of
+from artifact_checks import FORMATS, SCHEMAS, V19, convert, documents, inconsistent, parse, problems_of, write
 
-from sigma2kql.artifacts import Settings, read_artifacts, write
+from sigma2kql.artifacts.read_back import read_artifacts
+from sigma2kql.artifacts.settings import Settings
 
 pytestmark = pytest.mark.corpus
 WHOLE = bool(os.environ.get("SIGMA2KQL_WHOLE_CORPUS"))

@@ -18,8 +18,8 @@ import pytest
 from click.testing import CliRunner
 
 from sigma2kql import deploy
-from sigma2kql.artifacts import Settings
 from sigma2kql.artifacts.kinds import AlertRule, Detection, Entity, Hunt, Schedule
+from sigma2kql.artifacts.settings import Settings
 from sigma2kql.cli import group, main
 from sigma2kql.deploy.services import Client, discreet, said
 from sigma2kql.deploy.wanted import found

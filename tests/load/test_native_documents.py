@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from sigma2kql.artifacts import validate_native
 from sigma2kql.artifacts.kql_tokens import scan
+from sigma2kql.artifacts.native_checks import validate_native
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Source, Span
 from sigma2kql.model.tree import Metadata, NativeQuery, Origin
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
+from artifact_checks import write
 from click.testing import CliRunner, Result
 from hypothesis import given, settings, strategies as st
 
-from sigma2kql.artifacts import Settings, merge, read_artifacts, write
 from sigma2kql.artifacts.kinds import AlertRule, Artifact, Detection, Entity, Hunt, Schedule
+from sigma2kql.artifacts.read_back import read_artifacts
+from sigma2kql.artifacts.settings import Settings, merge
 from sigma2kql.cli import group
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, Source
 from sigma2kql.load.documents import decode, load

@@ -11,47 +11,37 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sigma2kql.artifacts import attack, entities
-from sigma2kql.artifacts.decide import Common, Notes, check_columns, reach, severity_of, tables_of
+from sigma2kql.artifacts.analytics_rule import CUT
+from sigma2kql.artifacts.common_values import Common
 from sigma2kql.artifacts.kinds import Detection, Entity
-from sigma2kql.artifacts.kql_tokens import Scan
 from sigma2kql.artifacts.product_tables import facts
+from sigma2kql.artifacts.rule_facts import RuleFacts, reach, severity_of
 from sigma2kql.artifacts.rule_texts import cut
-from sigma2kql.artifacts.settings import Settings
-from sigma2kql.model.tree import Compiled, Correlation
+from sigma2kql.model.tree import Correlation
 
 HOUR, DAY = 3600, 86400
 LOOKBACK = {HOUR: 4 * HOUR, 3 * HOUR: 12 * HOUR, 12 * HOUR: 48 * HOUR, 24 * HOUR: 30 * DAY}
-CUT = (
-    "each run looks back {}, less than the correlation's timespan and the time between two runs: windows may be missed"
-)
 
 
-def describe_detection(
-    compiled: Compiled,
-    common: Common,
-    settings: Settings,
-    *,
-    columns: Mapping[str, str] | None,
-    read: Scan,
-    notes: Notes,
-) -> Detection:
-    tables = tables_of(compiled, read)
-    found = _impacted(tables, settings, columns, notes)
+def describe_detection(rule: RuleFacts, common: Common) -> Detection:
+    """The custom detection. What it cannot be is noted as an error."""
+    settings = rule.settings
+    found = _impacted(rule)
     if settings.kind == "NRT":
-        _check_continuous(read, notes)
+        _check_continuous(rule)
     tactic, techniques = attack.single(common.attack)
     lost = [x for x in (*common.attack.tactics, *common.attack.techniques) if x != tactic and x not in techniques]
     if lost:
-        notes.say("W759", f"a custom detection has one tactic; left out: {', '.join(lost)}")
+        rule.notes.say("W759", f"a custom detection has one tactic; left out: {', '.join(lost)}")
     details = settings.details
     return Detection(
-        id="sigma-" + common.id,
+        id="sigma-" + rule.id,
         name=cut(common.name, 120),
         title=cut((details.name if details else None) or common.name, 120),
         description=cut((details.description if details else None) or common.description, 600),
-        severity=(settings.severity or severity_of(compiled)).lower(),
-        query=common.query.rstrip().rstrip(";").rstrip(),
-        frequency=0 if settings.kind == "NRT" else _frequency(compiled, settings, notes),
+        severity=(settings.severity or severity_of(rule.document)).lower(),
+        query="",
+        frequency=0 if settings.kind == "NRT" else _frequency(rule),
         tactic=tactic,
         techniques=techniques,
         entities=found,
@@ -61,14 +51,13 @@ def describe_detection(
     )
 
 
-def _impacted(
-    tables: tuple[str, ...], settings: Settings, columns: Mapping[str, str] | None, notes: Notes
-) -> tuple[Entity, ...]:
+def _impacted(rule: RuleFacts) -> tuple[Entity, ...]:
     """The impacted entities of a custom detection, stated or inferred; the columns that Defender needs are returned."""
+    tables, columns, notes = rule.tables, rule.columns, rule.notes
     fits = next((fit for t in tables if (fit := entities.infer_defender(t, columns or {})) is not None), None)
-    stated = settings.impacted
+    stated = rule.settings.impacted
     if stated is not None:
-        check_columns("impacted entities", [c for entity in stated for _, c in entity.fields], columns, notes)
+        rule.check_columns("impacted entities", [c for entity in stated for _, c in entity.fields])
     elif columns is None:
         notes.say("E708", "the columns that the query returns are not known, so no impacted entity can be named")
         return ()
@@ -78,7 +67,7 @@ def _impacted(
         return ()
     required, inferred = fits or ((_time_of(columns),), ())
     found = inferred if stated is None else stated
-    open_ended = columns is None or (stated is not None and notes.more)
+    open_ended = columns is None or (stated is not None and rule.more)
     missing = [] if open_ended else [name for name in required if name not in (columns or {})]
     if missing:
         notes.say("E708", f"a custom detection must return {', '.join(missing)}", "convert for the target xdr")
@@ -92,12 +81,13 @@ def _time_of(columns: Mapping[str, str] | None) -> str:
     return "TimeGenerated" if "TimeGenerated" in (columns or {}) else "Timestamp"
 
 
-def _frequency(compiled: Compiled, settings: Settings, notes: Notes) -> int:
+def _frequency(rule: RuleFacts) -> int:
     """The longest run interval not above the wish whose fixed look-back covers the wanted one; for a correlation its
     time span and one run more, so that no window is cut.
     """
-    correlation = isinstance(compiled.document, Correlation)
-    span = reach(compiled.document) if isinstance(compiled.document, Correlation) else 0
+    document, settings, notes = rule.document, rule.settings, rule.notes
+    correlation = isinstance(document, Correlation)
+    span = reach(document) if isinstance(document, Correlation) else 0
     wanted = max(settings.period or 0, span)
     covering = [every for every, lookback in LOOKBACK.items() if lookback >= wanted]
     if not covering:
@@ -110,8 +100,9 @@ def _frequency(compiled: Compiled, settings: Settings, notes: Notes) -> int:
     return max(asked, default=min(fitting or covering))
 
 
-def _check_continuous(read: Scan, notes: Notes) -> None:
+def _check_continuous(rule: RuleFacts) -> None:
     """One table, no comments, and only what a transformation at ingestion knows."""
+    read, notes = rule.scan, rule.notes
     rules = facts("kql")["continuous"]
     held = [name for name in read.operators if name not in rules["operators"]]
     held += [name for name in rules["refused"] if name in read.words]
