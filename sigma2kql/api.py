@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, frozen
 from sigma2kql.kql import query as emission
+from sigma2kql.kql.naming import output_columns as columns_of_query
 from sigma2kql.language.strings import placeholders, substitute
 from sigma2kql.load.documents import decode, load
 from sigma2kql.map.rule import Mapped, map_everywhere, map_rule
@@ -199,7 +200,7 @@ def output_columns(done: Compiled, options: Options) -> Output:
     from sigma2kql.artifacts.query_columns import Output, read_columns
 
     if done.query is not None and not options.union:
-        return Output(emission.output_columns(done.query, done.kql or ""), whole=True)
+        return Output(columns_of_query(done.query, done.kql or ""), whole=True)
     target = _target(options.target, options.mappings, options.tables)
     return read_columns(done.kql or "", partial(columns_of_table, target))
 

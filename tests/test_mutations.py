@@ -55,7 +55,7 @@ def swap_contains_and_has(patch: pytest.MonkeyPatch) -> None:
 
 
 def lose_the_null_guard(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(kql, "_guarded", lambda piece, negated: piece)
+    patch.setattr(operators, "_guarded", lambda piece, negated: piece)
 
 
 def take_the_wrong_column(patch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from sigma2kql.kql.operators import KustoRegex, folds_beyond_ascii, shape
-from sigma2kql.model.tree import And, Column, Expr, Match, Not, Or, Test, Text
+from sigma2kql.kql.operators import folds_beyond_ascii, shape
+from sigma2kql.model.tree import And, Column, Expr, Match, Not, Or, Regex, Test, Text
 from sigma2kql.regex import wildcard_regex
 
 FEWEST = 8  # shorter lists stay as they are: an analyst reads them better
@@ -54,4 +54,4 @@ def _plain(test: Test[Column]) -> bool:
 
 def _folded(found: list[Match[Column]]) -> Match[Column]:
     shapes = [leaf.test.parts for leaf in found if isinstance(leaf.test, Text)]
-    return Match(found[0].subject, KustoRegex(wildcard_regex(shapes, False)), found[0].span)
+    return Match(found[0].subject, Regex(wildcard_regex(shapes, False), translated=True), found[0].span)

@@ -8,11 +8,11 @@ Sources: Microsoft Learn, "Query null values", "String operators", the page of e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Literal, TypeAlias, assert_never
+from typing import Literal, NamedTuple, assert_never
 
-from sigma2kql.diagnostics.diagnostic import frozen
+from sigma2kql.kql.layout import Chain, Listed, Piece, Unsure, Wrap, nullable
 from sigma2kql.model.literals import decimal_text, lowered, quoted
 from sigma2kql.model.tree import (
     ANY,
@@ -32,51 +32,6 @@ from sigma2kql.model.tree import (
     SameAs,
     Text,
 )
-
-
-@frozen
-class Unsure:
-    """A finished predicate that may be null instead of false."""
-
-    text: str
-
-
-@frozen
-class Listed:
-    """A predicate over a list of values, which may be broken over lines."""
-
-    head: str
-    values: tuple[str, ...]
-    tail: str
-    nullable: bool = False
-
-
-@frozen
-class Chain:
-    """Pieces joined by `and` or `or`; `nullable` as a whole."""
-
-    word: str
-    items: tuple[Piece, ...]
-    nullable: bool = False
-
-
-@frozen
-class Wrap:
-    """A piece inside a call: `not(...)`, `coalesce(..., false)`."""
-
-    head: str
-    item: Piece
-    tail: str
-    nullable: bool = False
-
-
-Piece = str | Unsure | Listed | Chain | Wrap  # a text is a finished predicate that is never null
-
-
-def nullable(piece: Piece) -> bool:
-    """Whether it may be null instead of false."""
-    return isinstance(piece, Unsure) or (not isinstance(piece, str) and piece.nullable)
-
 
 Shape = Literal["equals", "startswith", "endswith", "contains"]
 
@@ -106,27 +61,83 @@ _DATE_PARTS = {
 }
 
 
-@frozen
-class KustoRegex(Regex):
-    """A pattern that is in Kusto's dialect already, and finds nothing in the empty text."""
+# --------------------------------------------------------------------------------------------------------------------
+# Tests to pieces
 
 
-def single(leaf: Match[Column], opposite: bool = False) -> Piece | None:
+def written(leaf: Match[Column], negated: bool = False) -> Piece:
+    """One test; `negated` says that it stands under an odd number of `not`."""
+    piece = _single(leaf, False)
+    assert piece is not None
+    return _guarded(piece, negated)
+
+
+def complement(leaf: Match[Column]) -> Piece | None:
+    """The exact opposite of a test, where the language has an operator for it."""
+    return _single(leaf, True)
+
+
+def alternatives(tests: Sequence[Match[Column]], negated: bool = False) -> list[Piece]:
+    """Any of these tests, to be joined by `or`: those of one column beside each other, what makes a list as one."""
+    if len(tests) > 1 and (found := _scans(tests)) is not None:
+        return found
+    pieces: list[Piece] = []
+    for kind, group in _grouped(tests):
+        if kind is None:
+            pieces += [written(leaf, negated) for leaf in group]
+        else:
+            pieces.append(_guarded(_list(kind, group), negated))
+    return pieces
+
+
+def none_of(tests: Sequence[Match[Column]]) -> Piece | None:
+    """`not (F =~ a or F =~ b)` as `F !in~ (a, b)`, where all tests make one list that has such a form."""
+    if not tests or list_kind(tests[0]) is None:
+        return None
+    groups = _grouped(tests)
+    if len(groups) != 1:
+        return None
+    kind, group = groups[0]
+    return None if kind is None else _list(kind, group, opposite=True)
+
+
+def in_order(tests: Sequence[Match[Column]]) -> Iterator[Match[Column]]:
+    """The tests in the order in which `alternatives` writes them."""
+    for _, group in _grouped(tests):
+        yield from group
+
+
+def forms(leaf: Match[Column]) -> Iterator[Piece]:
+    """How a test may stand in a query: alone, as its complement, as a value of a list."""
+    yield written(leaf)
+    opposite = complement(leaf)
+    if opposite is not None:
+        yield opposite
+    kind = list_kind(leaf)
+    if kind is not None and (listed := _list(kind, [leaf, leaf])) is not None:
+        yield listed
+
+
+def _guarded(piece: Piece | None, negated: bool) -> Piece:
+    """A predicate that can be null becomes false instead, where a `not` would otherwise drop the row."""
+    assert piece is not None
+    return Wrap("coalesce(", piece, ", false)") if negated and nullable(piece) else piece
+
+
+def _single(leaf: Match[Column], opposite: bool) -> Piece | None:
     """One test; with `opposite` its exact complement where the language has one (else None)."""
     column, test = leaf.subject, leaf.test
     if isinstance(test, Text):
-        _, _, operator, lowers, literal = _form(test.parts, test.cased)
-        if operator is None:
+        form = _form(test.parts, test.cased)
+        if not form.holds:
             return _unshaped(column, test, opposite)
-        subject = column.text if column.type == "string" else f"tostring({column.text})"
-        if lowers:
+        subject = _string(column)
+        if form.lowers:
             subject = f"tolower({subject})"
-        return f"{subject} {_OPERATORS[operator][opposite]} {literal}"
+        return f"{subject} {form.fails if opposite else form.holds}"
     match test:
-        case KustoRegex(pattern, flags):
-            return None if opposite else _regex(column, f"(?{flags}){pattern}" if flags else pattern)
-        case Regex(pattern, flags):
-            return None if opposite else _translated(column, pattern, flags)
+        case Regex():
+            return None if opposite else _pattern(column, test)
         case Cidr():
             return None if opposite else _cidr(column, [test])
         case Number("==", value):
@@ -155,44 +166,68 @@ def single(leaf: Match[Column], opposite: bool = False) -> Piece | None:
             assert_never(test)
 
 
-def scans(items: Sequence[Expr[Column]]) -> Chain | None:
-    """An `or` of parts of a text, all on one column and none of them joining a list; None where it is anything else.
-
-    Most lists of values are this, and nothing else need be asked of them.
-    """
-    if len(items) < 2 or not isinstance(items[0], Match):
-        return None
-    column = items[0].subject
-    subject = _string(column)
-    found: list[Piece] = []
-    for item in items:
-        if not (isinstance(item, Match) and item.subject is column and isinstance(item.test, Text)):
-            return None
-        kind, _, operator, lowers, literal = _form(item.test.parts, item.test.cased)
-        if kind is not None or operator is None or lowers:
-            return None
-        found.append(f"{subject} {_OPERATORS[operator][0]} {literal}")
-    return Chain("or", tuple(found))
+# --------------------------------------------------------------------------------------------------------------------
+# Lists
 
 
-def folds(leaf: Match[Column]) -> str | None:
+def list_kind(leaf: Match[Column]) -> str | None:
     """The kind of list that this test may join with others on the same column in an `or`, if any."""
     test = leaf.test
     if isinstance(test, Text):
-        return _form(test.parts, test.cased)[0]
+        return _form(test.parts, test.cased).joins
     match test:
-        case Number("=="):
-            return "number" if leaf.subject.type in _NUMERIC else "cased"
+        case Number(op):
+            return None if op != "==" else "number" if leaf.subject.type in _NUMERIC else "cased"
         case Cidr():
             return "cidr"
-        case _:
+        case Regex() | Bool() | Null() | Exists() | SameAs() | DatePart():
             return None
+        case _:
+            assert_never(test)
 
 
-def choice(kind: str, group: Sequence[Match[Column]], opposite: bool = False) -> Piece | None:
+def _scans(tests: Sequence[Match[Column]]) -> list[Piece] | None:
+    """Parts of a text, all on one column and none of them joining a list; None where it is anything else.
+
+    Most lists of values are this, and nothing else need be asked of them.
+    """
+    column = tests[0].subject
+    subject = _string(column)
+    found: list[Piece] = []
+    for leaf in tests:
+        if leaf.subject is not column or not isinstance(leaf.test, Text):
+            return None
+        joins, _, lowers, holds, _, _ = _form(leaf.test.parts, leaf.test.cased)
+        if joins is not None or not holds or lowers:
+            return None
+        found.append(f"{subject} {holds}")
+    return found
+
+
+def _grouped(tests: Sequence[Match[Column]]) -> list[tuple[str | None, list[Match[Column]]]]:
+    """Tests in order, those of one column beside each other, those of one list together.
+
+    Each group with the kind of its list; None: the tests stand for themselves.
+    """
+    order: dict[str, list[tuple[str | None, list[Match[Column]]]]] = {}
+    for leaf in tests:
+        kind, column = list_kind(leaf), leaf.subject.text
+        known = order.get(column)
+        if known is None:
+            order[column] = [(kind, [leaf])]
+        elif kind == known[-1][0]:  # nearly always
+            known[-1][1].append(leaf)
+        elif kind is not None and (group := next((group for of, group in known if of == kind), None)):
+            group.append(leaf)
+        else:
+            known.append((kind, [leaf]))
+    return [group for column in order.values() for group in column]
+
+
+def _list(kind: str, group: Sequence[Match[Column]], opposite: bool = False) -> Piece | None:
     """Tests of one kind on one column, joined by `or`, as one list."""
     if len(group) == 1:
-        return single(group[0], opposite)
+        return _single(group[0], opposite)
     column = group[0].subject
     if kind == "cidr":
         return None if opposite else _cidr(column, [m.test for m in group if isinstance(m.test, Cidr)])
@@ -209,8 +244,8 @@ def choice(kind: str, group: Sequence[Match[Column]], opposite: bool = False) ->
 def _literal(leaf: Match[Column]) -> tuple[str, bool]:
     """A value of a list, and whether the exact operator finds the same."""
     if isinstance(leaf.test, Text):
-        _, _, operator, _, literal = _form(leaf.test.parts, leaf.test.cased)
-        return literal, operator is not None and operator[1]
+        form = _form(leaf.test.parts, leaf.test.cased)
+        return form.literal, form.holds.startswith("== ")
     assert isinstance(leaf.test, Number)
     return quoted(decimal_text(leaf.test.value)), True
 
@@ -250,25 +285,32 @@ def shape(parts: tuple[Part, ...]) -> tuple[Shape, str] | None:
     return None
 
 
-# How a test for a text is written, whatever its column: the kind of list that it may join and how dear it is; for the
-# plain shapes also the operator, whether the subject goes through tolower(), and the literal.
-_Form: TypeAlias = tuple[str | None, int, tuple[Shape, bool] | None, bool, str]
+class _Form(NamedTuple):
+    """How a test for a text is written, whatever its column; `holds` is empty where no operator has its shape."""
+
+    joins: str | None  # the kind of list that it may join
+    cost: int  # how dear it is
+    lowers: bool = False  # whether the subject goes through tolower()
+    holds: str = ""  # the operator and the literal
+    fails: str = ""  # the same with the operator's complement
+    literal: str = ""
 
 
-@lru_cache(maxsize=4096)  # one test is asked several times on its way into a query, and rules look for the same texts
+@lru_cache(maxsize=4096)  # rules look for the same texts
 def _form(parts: tuple[Part, ...], cased: bool) -> _Form:
     plain = shape(parts)
     if plain is None:
-        folds = parts and parts != (ANY,) and not _ends(parts)
-        return ("wild cased" if cased else "wild") if folds else None, 5 if ANY in parts else 2, None, False, ""
+        joins = parts and parts != (ANY,) and not _ends(parts)
+        return _Form(("wild cased" if cased else "wild") if joins else None, 5 if ANY in parts else 2)
     how, text = plain
     lowers = not cased and not text.isascii() and folds_beyond_ascii(text)
     literal = quoted(lowered(text) if lowers else text)
-    if how != "equals":
-        return None, 3, (how, cased or lowers), lowers, literal
     # without letters: the same result; works on an index lookup of the exact text
-    exact = cased or lowers or _caseless(text)
-    return "lower" if lowers else "cased" if cased else "text", 1, (how, exact), lowers, literal
+    exact = cased or lowers or (how == "equals" and _caseless(text))
+    holds, fails = (f"{operator} {literal}" for operator in _OPERATORS[how, exact])
+    if how != "equals":
+        return _Form(None, 3, lowers, holds, fails, literal)
+    return _Form("lower" if lowers else "cased" if cased else "text", 1, lowers, holds, fails, literal)
 
 
 def _unshaped(column: Column, test: Text, opposite: bool) -> Piece | None:
@@ -279,11 +321,9 @@ def _unshaped(column: Column, test: Text, opposite: bool) -> Piece | None:
     if opposite:
         return None
     if (ends := _ends(test.parts)) is not None:
-        first = single(Match(column, Text((ends[0], ANY), test.cased)))
-        last = single(Match(column, Text((ANY, ends[1]), test.cased)))
-        assert first is not None
-        assert last is not None
-        return Chain("and", (first, last))
+        first = Match(column, Text((ends[0], ANY), test.cased))
+        last = Match(column, Text((ANY, ends[1]), test.cased))
+        return Chain("and", (written(first), written(last)))
     return _wildcards(column, [test])
 
 
@@ -308,12 +348,14 @@ def _meet(start: str, end: str) -> bool:
     return any(first.endswith(last[:n]) for n in range(1, min(len(first), len(last)) + 1))
 
 
-def _translated(column: Column, pattern: str, flags: str) -> Piece:
+def _pattern(column: Column, test: Regex) -> Piece:
     """An empty text is a missing one here, and nothing is found in a missing text."""
+    if test.translated:
+        return _regex(column, test.pattern)
     from sigma2kql.regex import matches_empty, translate
 
-    found = _regex(column, translate(pattern, flags))
-    if matches_empty(pattern, flags):
+    found = _regex(column, translate(test.pattern, test.flags))
+    if matches_empty(test.pattern, test.flags):
         return Chain("and", (_presence(column, present=True), found))
     return found
 
@@ -420,7 +462,7 @@ def cost(expr: Expr[Column]) -> int:
     if isinstance(expr, Match):
         test, base = expr.test, _REACH.get(expr.subject.kind, 12)
         if isinstance(test, Text):
-            return base + _form(test.parts, test.cased)[1]
+            return base + _form(test.parts, test.cased).cost
         if isinstance(test, Number | Bool | Null | Exists):
             return base + 1
         return base + (5 if isinstance(test, Regex) else 4)
@@ -435,7 +477,7 @@ def cost(expr: Expr[Column]) -> int:
             if item.subject is not column:  # the values of a list have one subject
                 column = item.subject
                 base = _REACH.get(column.kind, 12)
-            found.append(base + _form(item.test.parts, item.test.cased)[1])
+            found.append(base + _form(item.test.parts, item.test.cased).cost)
         else:
             found.append(cost(item))
     return max(found, default=0)

@@ -18,7 +18,7 @@ from itertools import repeat
 from math import inf
 from typing import TypeAlias
 
-from sigma2kql.kql.operators import Listed
+from sigma2kql.kql.layout import Listed
 from sigma2kql.model.literals import identifier, quoted
 from sigma2kql.model.tree import ANY, Column, Expr, Match, Not, OneOf, Or, Part, Regex, Text
 

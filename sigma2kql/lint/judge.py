@@ -15,7 +15,7 @@ from pathlib import Path
 from sigma2kql.api import find_files
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic
 from sigma2kql.engines.kusto_language import FunctionSchema, KqlCheck, KqlProblem, KqlSchema
-from sigma2kql.kql.query import locate
+from sigma2kql.kql.source_map import locate
 from sigma2kql.load.documents import decode
 from sigma2kql.map.target import Target
 from sigma2kql.model.tree import (

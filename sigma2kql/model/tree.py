@@ -94,10 +94,14 @@ class Text:
 
 @frozen
 class Regex:
-    """A match is found somewhere in the text. `flags` is a subset of "ims", sorted; case counts unless "i" is in it."""
+    """A match is found somewhere in the text. `flags` is a subset of "ims", sorted; case counts unless "i" is in it.
+
+    `translated`: the pattern is in Kusto's dialect, holds its flags itself and finds nothing in the empty text.
+    """
 
     pattern: str
     flags: str = ""
+    translated: bool = False
 
 
 @frozen

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from sigma2kql.api import Options, compile_inputs, read_inputs
 from sigma2kql.cli.check import command
-from sigma2kql.kql.query import locate
+from sigma2kql.kql.source_map import locate
 from sigma2kql.model.simplify import leaves
 
 RULE = """\
