@@ -175,6 +175,7 @@ def test_a_minimal_counterexample(rule: Path, monkeypatch: pytest.MonkeyPatch) -
     from sigma2kql.kql import operators
 
     monkeypatch.setitem(operators._OPERATORS, ("contains", False), ("has", "!has"))
+    monkeypatch.setattr(operators, "_form", operators._form.__wrapped__)
     (one,) = results("-t", "asim", rule, "--generate")["results"]
     assert one["status"] == "failed"
     assert set(one["counterexample"]["event"]) == {"Image", "CommandLine"}
@@ -229,6 +230,7 @@ def test_a_rule_that_only_feeds_a_correlation_is_judged_by_its_own_query(
     from sigma2kql.kql import operators
 
     monkeypatch.setitem(operators._OPERATORS, ("contains", False), ("has", "!has"))
+    monkeypatch.setattr(operators, "_form", operators._form.__wrapped__)
     fed = results("-t", "asim", rule, "--generate")["results"][0]
     assert (fed["title"], fed["status"]) == ("Tool", "failed")
 
