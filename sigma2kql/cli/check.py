@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from sigma2kql import __version__
 from sigma2kql.api import Compiler, Options, load_input, read_inputs
 from sigma2kql.cli.output import Folder
 from sigma2kql.cli.shared_options import (
@@ -109,7 +110,7 @@ def _deliver(report: Report, form: str | None, output: str | None) -> None:
     if form is None:
         report.finish("sound")
         return
-    text = render(report.held, form)
+    text = render(report.held, form, __version__)
     if output is not None:
         Folder(Path(output).parent).put(Path(output), text + "\n" if text else "")
     elif text:

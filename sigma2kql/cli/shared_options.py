@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 
+from sigma2kql import __version__
 from sigma2kql.api import STANDARD_INPUT, Options
 from sigma2kql.cli.config import Config, find_config, read_config
 from sigma2kql.diagnostics.diagnostic import Diagnostic
@@ -250,7 +251,7 @@ class Report:
     def finish(self, verb: str = "converted") -> None:
         """Show what was held and the summary."""
         if self.form in ("json", "sarif") or self.held:
-            text = render(self.held, self.form, self.color)
+            text = render(self.held, self.form, __version__, self.color)
             if text:
                 click.echo(text, err=True)
         if not self.quiet and self.form == "text":

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from sigma2kql import __version__
 from sigma2kql.api import Compiler, Input, Options, load_input, read_inputs
 from sigma2kql.cli.shared_options import compile_options, load_config, make_options, progress, standard_input, use_color
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError
@@ -87,7 +88,7 @@ def command(
     else:
         click.echo(_table(results))
     if problems:
-        click.echo(render(problems, given["diagnostics_format"], use_color(given["color"])), err=True)
+        click.echo(render(problems, given["diagnostics_format"], __version__, use_color(given["color"])), err=True)
     if not given["quiet"]:
         click.echo(_in_words(results, told), err=True)
     return 1 if told["failed"] else 0
