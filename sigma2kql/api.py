@@ -14,14 +14,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, fail, frozen
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, frozen
 from sigma2kql.kql import query as emission
 from sigma2kql.kql.naming import output_columns as columns_of_query
 from sigma2kql.language.strings import placeholders, substitute
 from sigma2kql.load.documents import decode, load
 from sigma2kql.map.rule import Mapped, map_everywhere, map_rule
-from sigma2kql.map.target import Target, columns_of_table, load_target, mapping_stamps, named_columns
-from sigma2kql.map.target_file import Service
+from sigma2kql.map.target import Target, columns_of_table, load_target, named_columns
 from sigma2kql.model.simplify import leaves
 from sigma2kql.model.tree import (
     And,
@@ -33,11 +32,11 @@ from sigma2kql.model.tree import (
     Expr,
     Field,
     Filter,
+    Liveness,
     Match,
     Metadata,
     NativeQuery,
     Origin,
-    Query,
     Rule,
 )
 
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
     from sigma2kql.artifacts.describe import Prepared
     from sigma2kql.artifacts.query_columns import Output
     from sigma2kql.artifacts.settings import Settings
+    from sigma2kql.workspace.choice import Choice
+    from sigma2kql.workspace.profile import Profile
 
 SUFFIXES = (".yml", ".yaml")
 STANDARD_INPUT = "-"
@@ -61,7 +62,7 @@ class Options:
 
     `time`: name of the timestamp column in place of the table's own; `placeholders`: values of `%name%`; `prefilter`:
     whether index prefilters are added; `union`: all tables that carry a rule, not the best; `strict`: a broader or
-    narrower query is an error.
+    narrower query is an error; `profile`: what the workspace really holds: tables are chosen by it.
     """
 
     target: str = "sentinel"
@@ -73,6 +74,7 @@ class Options:
     union: bool = False
     strict: bool = False
     prefilter: bool = True
+    profile: Profile | None = None
 
 
 @frozen
@@ -192,36 +194,9 @@ def convert(text_or_path: str | Path, target: str = "sentinel", **options: objec
     return [compiled for _, compiled in compile_inputs(inputs, chosen)]
 
 
-def target_of(options: Options) -> Target:
-    """The target that the options name. Raises Sigma2KqlError: it is unknown, or a mapping file is wrong."""
-    stamps = tuple([stamp for folder in options.mappings for stamp in mapping_stamps(folder)])
-    return _loaded(options.target, options.mappings, options.tables, stamps)
-
-
 @lru_cache(maxsize=32)
-def _loaded(
-    name: str, mappings: tuple[Path, ...], tables: tuple[str, ...], _stamps: tuple[tuple[str, int, int], ...]
-) -> Target:
-    """A target once read, as long as its mapping files are the same."""
+def _target(name: str, mappings: tuple[Path, ...], tables: tuple[str, ...]) -> Target:
     return load_target(name, mappings, tables)
-
-
-def refuse_format(options: Options, name: str) -> None:
-    """Raises Sigma2KqlError (E717) where the target does not say that it takes this artifact format."""
-    target = target_of(options)
-    if name not in target.formats:
-        takes = f"it takes {', '.join(target.formats)}; " if target.formats else ""
-        hint = f"{takes}its target.yml names them: formats: [{name}]"
-        raise fail("E717", f"the target `{target.name}` does not say that it takes {name}", hint=hint)
-
-
-def service_of(options: Options) -> Service:
-    """What the target's artifacts are deployed to. Raises Sigma2KqlError (E717) where the target does not say."""
-    target = target_of(options)
-    if target.service is None:
-        hint = "name it in its target.yml: service: sentinel"
-        raise fail("E717", f"the target `{target.name}` does not say what it deploys to", hint=hint)
-    return target.service
 
 
 def output_columns(done: Compiled, options: Options) -> Output:
@@ -230,7 +205,7 @@ def output_columns(done: Compiled, options: Options) -> Output:
 
     if done.query is not None and not options.union:
         return Output(columns_of_query(done.query, done.kql or ""), whole=True)
-    target = target_of(options)
+    target = _target(options.target, options.mappings, options.tables)
     return read_columns(done.kql or "", partial(columns_of_table, target))
 
 
@@ -246,10 +221,19 @@ class Compiler:
 
     def __init__(self, options: Options, documents: Sequence[Document] = ()) -> None:
         self.options = options
-        self.target = target_of(options)
+        self.target = _target(options.target, options.mappings, options.tables)
+        self.choice = self._choice()
+        self.builtin = options.builtin or (self.choice.builtin if self.choice is not None else False)
         self.documents = documents
         self.filters = [d for d in documents if isinstance(d, Filter)]
         self.fed = self._referred(documents)
+
+    def _choice(self) -> Choice | None:
+        if self.options.profile is None:
+            return None
+        from sigma2kql.workspace.choice import choose_by  # only where a profile is given
+
+        return choose_by(self.options.profile, self.target)
 
     def knowing(self, documents: Sequence[Document]) -> Compiler:
         """The same compiler with the documents that filters and correlations may refer to."""
@@ -272,19 +256,35 @@ class Compiler:
             return Compiled(document, self.target.name, diagnostics=(diagnostic("E106", "nested too deeply", where),))
         except Exception as error:
             return Compiled(document, self.target.name, diagnostics=(_fault(error, document.origin.span),))
-        if done.kql is not None and self.target.limits.characters is not None:
-            done = self._measured(done, done.kql, self.target.limits.characters)
+        if self.choice is not None:
+            done = self._with_liveness(done, self.choice)
         return self._strict(done) if self.options.strict else done
 
-    def _measured(self, done: Compiled, text: str, most: int) -> Compiled:
-        """What is longer than the product takes is said; a query of Microsoft's own form has its own checks."""
-        if len(text) <= most or isinstance(done.document, NativeQuery):
-            return done
-        message = f"the query has {len(text):,} characters; {self.target.limits.of} takes {most:,}"
-        hint = "deploy it as a saved function, or split the rule"
-        return replace(
-            done, diagnostics=(*done.diagnostics, diagnostic("W501", message, done.document.origin.span, hint))
-        )
+    def _with_liveness(self, done: Compiled, choice: Choice) -> Compiled:
+        """The result with what the workspace makes of it, and a warning where it finds nothing there."""
+        here = self._liveness(done, choice)
+        if here is None or here.state == "live":
+            return replace(done, here=here)
+        problems = [diagnostic("W420", reason, done.document.origin.span) for reason in here.reasons]
+        return replace(done, here=here, diagnostics=(*done.diagnostics, *problems))
+
+    def _liveness(self, done: Compiled, choice: Choice) -> Liveness | None:
+        from sigma2kql.artifacts.kql_tokens import scan
+        from sigma2kql.workspace.choice import all_of_them, any_of_them, of_tables
+        from sigma2kql.workspace.liveness import liveness
+
+        if done.query is not None:
+            return liveness(done.query, choice.profile)
+        match done.document:
+            case Correlation(type=kind, rules=rules) if done.kql is not None:
+                named = {r.name for r in rules}
+                parts = [d for d in self.documents if isinstance(d, Rule) and {d.meta.id, d.meta.name} & named]
+                found = [liveness(self.map(part).query, choice.profile) for part in parts]
+                return all_of_them(found) if kind.startswith("temporal") else any_of_them(found)
+            case NativeQuery() if done.kql is not None:
+                return of_tables(scan(done.kql).tables, choice.profile)
+            case _:
+                return None
 
     def _compile(self, document: Document) -> Compiled:
         match document:
@@ -299,7 +299,7 @@ class Compiler:
             case Correlation():
                 from sigma2kql.correlate import compile_correlation
 
-                return compile_correlation(document, self.documents, self.map, self.emit, self.target)
+                return compile_correlation(document, self.documents, self.map, self.target.name, self.options.prefilter)
             case NativeQuery():
                 from sigma2kql.artifacts.native_checks import validate_native
 
@@ -321,23 +321,24 @@ class Compiler:
         if self.fed and {rule.meta.id, rule.meta.name} & self.fed:
             return self._compiled(rule, mapped, None, tests)
         if self.options.union:
-            every = map_everywhere(rule, self.where(rule), self.target, self.options.builtin)
-            text = emission.emit_union([one.query for one in every], self.options.prefilter, self.target.limits)
+            every = map_everywhere(rule, self.where(rule), self.target, self.builtin)
+            text = emission.emit_union([one.query for one in every], self.options.prefilter)
             return replace(
                 self._compiled(rule, mapped, text, tests),
                 table=", ".join(one.table.name for one in every),
                 passed_over=(),
                 caveats=tuple(dict.fromkeys(caveat for one in every for caveat in one.caveats)),
             )
-        return self._compiled(rule, mapped, self.emit(mapped.query, tests), tests)
-
-    def emit(self, query: Query, tests: Sequence[Match[Column]] | None = None) -> str:
-        """The query as KQL within the limits of the target; `tests` are its leaves, where they are known already."""
-        return emission.emit(query, self.options.prefilter, tests, self.target.limits)
+        return self._compiled(rule, mapped, emission.emit(mapped.query, self.options.prefilter, tests), tests)
 
     def _compiled(self, rule: Rule, mapped: Mapped, text: str | None, tests: Sequence[Match[Column]]) -> Compiled:
         """What became of a rule; `tests` are the leaves of its query."""
         problems = [*mapped.diagnostics, *rule.warnings]
+        if text is not None and len(text) > emission.LIMIT:
+            message = f"the query has {len(text):,} characters; a scheduled rule of Sentinel takes {emission.LIMIT:,}"
+            problems.append(
+                diagnostic("W501", message, rule.origin.span, "deploy it as a saved function, or split the rule")
+            )
         columns = named_columns([*leaves(mapped.query.rows), *tests])
         return Compiled(
             rule,
@@ -355,7 +356,8 @@ class Compiler:
 
     def map(self, rule: Rule) -> Mapped:
         """The rule with placeholders replaced and filters added, on its table. Raises Sigma2KqlError."""
-        mapped = map_rule(rule, self.where(rule), self.target, self.options.builtin)
+        fits = (self.choice.is_live, self.choice.may_see, self.choice.has_rows) if self.choice is not None else ()
+        mapped = map_rule(rule, self.where(rule), self.target, self.builtin, fits)
         if self.options.time is not None or self.target.time is not None:
             time = self.options.time or self.target.time or mapped.query.time
             if time != mapped.query.time:

@@ -21,16 +21,16 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, diagnostic, did_you_mean, frozen
+from sigma2kql.kql.query import emit
 from sigma2kql.language.condition import Condition, Joined, Named, parse
 from sigma2kql.map.rule import Mapped
-from sigma2kql.map.target import Target
 from sigma2kql.model.literals import decimal_text, identifier, is_word, quoted
-from sigma2kql.model.tree import Column, Compiled, Correlation, Document, Query, Recurrence, Reference, Rule, Verdict
+from sigma2kql.model.tree import Column, Compiled, Correlation, Document, Recurrence, Reference, Rule, Verdict
 
 RULE = "CorrelatedRule"
 STEP = "Step"
 _OPERATORS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "eq": "==", "neq": "!="}
-_DAY = 86_400  # seconds
+_WIDEST = 14 * 86_400  # seconds: the longest lookback of a scheduled rule (Microsoft Learn: "Sentinel service limits")
 _OFTENEST, _SELDOMEST = 300, 3_600  # seconds between two runs, where nobody says otherwise
 _MAX_DEPTH = 16
 
@@ -57,11 +57,11 @@ def compile_correlation(
     correlation: Correlation,
     documents: Sequence[Document],
     map_one: Callable[[Rule], Mapped],
-    emit: Callable[[Query], str],
-    target: Target,
+    target: str,
+    prefiltered: bool,
 ) -> Compiled:
     """The correlation as one query. Raises Sigma2KqlError: a rule is missing or fails, a field has no column."""
-    builder = _Builder(documents, map_one, emit)
+    builder = _Builder(documents, map_one, prefiltered)
     text, mapped = builder.query(correlation, ())
     notes = list(correlation.warnings) + builder.notes
     for one in mapped:
@@ -70,17 +70,21 @@ def compile_correlation(
     verdict: Verdict = (
         "narrower" if "narrower" in kinds or builder.fixed else "broader" if "broader" in kinds else "exact"
     )
-    limits = target.limits
-    if limits.days is not None and correlation.timespan > limits.days * _DAY:
-        message = f"the timespan is longer than the {limits.days} days that {limits.of} can look back"
-        notes.append(diagnostic("W404", message, correlation.origin.span))
+    if correlation.timespan > _WIDEST:
+        notes.append(
+            diagnostic(
+                "W404",
+                "the timespan is longer than the 14 days that a scheduled rule can look back",
+                correlation.origin.span,
+            )
+        )
     lets = "".join(f"let {name} = materialize({body});\n" for name, body in builder.lets.items())
     tables = ", ".join(dict.fromkeys(one.table.name for one in mapped))
     columns = dict.fromkeys((*builder.keys(correlation), RULE), "string")
     needed = builder.needed(correlation)
     return Compiled(
         correlation,
-        target.name,
+        target,
         lets + text,
         tables,
         None,
@@ -101,9 +105,7 @@ def compile_correlation(
 class _Builder:
     """Builds the pipelines of a correlation and of those that it refers to."""
 
-    def __init__(
-        self, documents: Sequence[Document], map_one: Callable[[Rule], Mapped], emit: Callable[[Query], str]
-    ) -> None:
+    def __init__(self, documents: Sequence[Document], map_one: Callable[[Rule], Mapped], prefiltered: bool) -> None:
         self.by_name = {
             name: d
             for d in documents
@@ -111,7 +113,7 @@ class _Builder:
             if name and isinstance(d, Rule | Correlation)
         }
         self.map_one = map_one
-        self.emit = emit
+        self.prefiltered = prefiltered
         self.lets: dict[str, str] = {}
         self.notes: list[Diagnostic] = []
         self.mapped_keys: dict[str, str] = {}
@@ -175,7 +177,7 @@ class _Builder:
         projected = [_same(column, text) for column, text in texts.items()]
         self.time = self.time or identifier(one.query.time)
         pipeline = [
-            self.emit(one.query),
+            emit(one.query, self.prefiltered),
             f"| project {', '.join([_same(self.time, identifier(one.query.time)), *projected, *wanted])}",
         ]
         return _Part(name, "\n".join(pipeline), (one,))

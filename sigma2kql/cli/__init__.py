@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "test": ("test", "Run each rule's query on events and judge what it selects."),
     "hunt": ("hunt", "Run converted rules over data, here or where it lives."),
     "deploy": ("deploy", "Plan and apply rules to Microsoft Sentinel or Defender XDR."),
+    "workspace": ("workspace", "Show what a workspace really holds, and which rules that leaves blind."),
     "targets": ("targets", "Show targets, their tables, columns and Sigma fields."),
     "explain": ("explain", "Explain a rule's conversion, or a diagnostic code."),
 }

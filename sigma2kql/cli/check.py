@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from sigma2kql import __version__
 from sigma2kql.api import Compiler, Options, load_input, read_inputs
 from sigma2kql.cli.output import Folder
 from sigma2kql.cli.shared_options import (
@@ -91,8 +90,8 @@ def _judged(
             else:
                 results = [as_compiled(document, compiler.target.name) for compiler in compilers]
                 told = []
-            for done, check, compiler in zip(results, checks, compilers, strict=False):
-                told += judge(done, check, options.prefilter, compiler.target.limits)
+            for done, check in zip(results, checks, strict=False):
+                told += judge(done, check, options.prefilter)
             yield _together(results, told)
             advance(1)
 
@@ -110,7 +109,7 @@ def _deliver(report: Report, form: str | None, output: str | None) -> None:
     if form is None:
         report.finish("sound")
         return
-    text = render(report.held, form, __version__)
+    text = render(report.held, form)
     if output is not None:
         Folder(Path(output).parent).put(Path(output), text + "\n" if text else "")
     elif text:

@@ -28,6 +28,7 @@ KEYS = (
     "prefilter",
     "deploy",
     "directories",
+    "profile",
 )
 
 
@@ -48,6 +49,7 @@ class Config:
     prefilter: bool | None = None
     deploy: dict[str, Any] = field(default_factory=dict)
     directories: dict[str, Any] = field(default_factory=dict)
+    profile: Path | None = None
     spans: dict[str, Span] = field(default_factory=dict)
 
 
@@ -105,6 +107,12 @@ class _Reader:
         match name:
             case "mappings":
                 return tuple(self.path.parent / text for text in self._texts(name, node))
+            case "profile":
+                texts = self._texts(name, node)
+                if len(texts) != 1:
+                    self.wrong(node, "`profile` is one file")
+                    return None
+                return self.path.parent / texts[0]
             case "tables":
                 return tuple(self._texts(name, node))
             case "builtin" | "strict" | "prefilter" | "union":

@@ -101,10 +101,6 @@ def command(form: str, output: Path | None, limit: int, jobs: int | None, **give
     return 1 if report.failed or counts["failed"] or counts["input failed"] else 0
 
 
-# another option has this name where rules are only compiled: a file with the names of tables
-command.params = [p for p in command.params if p.name != "workspace"]
-
-
 # --------------------------------------------------------------------------------------------------------------------
 # The call
 

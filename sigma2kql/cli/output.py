@@ -62,6 +62,7 @@ def as_record(done: Compiled) -> dict[str, Any]:
         "source": dict(done.mapped),
         "passed_over": list(done.passed_over),
         "caveats": list(done.caveats),
+        **({"here": done.here.state, "here_reasons": list(done.here.reasons)} if done.here is not None else {}),
         "diagnostics": [d.as_dict() for d in done.diagnostics],
     }
 

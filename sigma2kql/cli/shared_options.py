@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sigma2kql import __version__
 from sigma2kql.api import STANDARD_INPUT, Options
 from sigma2kql.cli.config import Config, find_config, read_config
-from sigma2kql.diagnostics.diagnostic import Diagnostic
-from sigma2kql.diagnostics.render import render
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Source
+from sigma2kql.diagnostics.render import printable, render
 from sigma2kql.model.tree import Compiled
 
+if TYPE_CHECKING:
+    from sigma2kql.workspace.profile import Profile
+
 Function = TypeVar("Function", bound=Callable[..., Any])
+STATES = ("live", "blind", "dead")
+MOST_REASONS = 12
 NO_QUERY = "without a query of their own"
 FORMS = ("text", "json", "github", "sarif")
 
@@ -52,9 +57,9 @@ def compile_options(function: Function) -> Function:
                 help="Query all tables that carry a rule (union isfuzzy=true), not the best one.",
             ),
             click.option(
-                "--workspace",
+                "--profile",
                 type=click.Path(dir_okay=False, exists=True),
-                help="File with an exported list of the workspace's tables.",
+                help="What the workspace holds (`workspace inspect`), or an exported list of its tables.",
             ),
             click.option(
                 "--builtin-parsers",
@@ -136,29 +141,42 @@ def make_options(config: Config, given: dict[str, Any]) -> Options:
         if not separator or not name:
             raise click.UsageError(f"--placeholder takes NAME=VALUE, not `{text}`")
         told.setdefault(name, []).append(value)
-    tables = tuple(given.get("tables", ())) or (
-        read_workspace(Path(given["workspace"])) if given.get("workspace") else config.tables
-    )
+    named = Path(given["profile"]) if given.get("profile") else config.profile
+    profile = load_profile(named) if named is not None else None
+    listed = profile if isinstance(profile, tuple) else config.tables
     prefilter = given["prefilter"] if given.get("prefilter") is not None else config.prefilter
     return Options(
         target=given.get("target") or config.target or "sentinel",
         mappings=(*config.mappings, *map(Path, given.get("mappings", ()))),
-        tables=tables,
+        tables=tuple(given.get("tables", ())) or listed,
         placeholders={**placeholders, **told},
         builtin=bool(given["builtin_parsers"] if given.get("builtin_parsers") is not None else config.builtin),
         time=given.get("time_column") or config.time,
         union=bool(given["union"] if given.get("union") is not None else config.union),
         strict=bool(given["strict"] if given.get("strict") is not None else config.strict),
         prefilter=True if prefilter is None else prefilter,
+        profile=None if isinstance(profile, tuple) else profile,
     )
 
 
-def read_workspace(path: Path) -> tuple[str, ...]:
+def load_profile(path: Path) -> Profile | tuple[str, ...]:
+    """The profile in a file, or the names of tables where it is a plain list of them. Raises Sigma2KqlError."""
+    from sigma2kql.workspace.profile import read_profile, unreadable
+
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise unreadable(str(path), str(error)) from error
+    if re.search(r"(?m)^(version|made|tables):", text):
+        return read_profile(Source(str(path), text))
+    return table_names(text, path)
+
+
+def table_names(text: str, path: Path) -> tuple[str, ...]:
     """Table names from an export: lines of text, CSV or JSON (any `name`, `TableName`, `DataType` or `$table`)."""
     import csv
     import json
 
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
     names: dict[str, None] = {}
 
     def collect(value: Any) -> None:
@@ -220,6 +238,8 @@ class Report:
     verdicts: Counter[str] = field(default_factory=Counter)
     codes: Counter[str] = field(default_factory=Counter)
     warnings: int = 0
+    here: Counter[str] = field(default_factory=Counter)  # live, blind, dead: in the workspace of a profile
+    missing: Counter[str] = field(default_factory=Counter)  # why rules are blind
 
     def add(self, done: Compiled) -> bool:
         """Take in one result; whether it failed."""
@@ -230,6 +250,9 @@ class Report:
             self.codes[errors[0].code] += 1
         else:
             self.verdicts[done.verdict or NO_QUERY] += 1
+            if done.here is not None:
+                self.here[done.here.state] += 1
+                self.missing.update(done.here.reasons[:1])
         self.show(done.diagnostics)
         return bool(errors)
 
@@ -251,7 +274,7 @@ class Report:
     def finish(self, verb: str = "converted") -> None:
         """Show what was held and the summary."""
         if self.form in ("json", "sarif") or self.held:
-            text = render(self.held, self.form, __version__, self.color)
+            text = render(self.held, self.form, self.color)
             if text:
                 click.echo(text, err=True)
         if not self.quiet and self.form == "text":
@@ -269,6 +292,9 @@ class Report:
 
             why = "; ".join(f"{count:,} {code} {CATALOGUE[code].title}" for code, count in self.codes.most_common())
             text += f", {self.failed:,} failed ({why})"
+        if self.here:
+            text += "\nin this workspace: " + ", ".join(f"{self.here[s]:,} {s}" for s in STATES if self.here[s])
+            text += "".join(f"\n  {count:,}: {printable(why)}" for why, count in self.missing.most_common(MOST_REASONS))
         if self.warnings:
             text += f", {self.warnings:,} warning{'s' * (self.warnings != 1)}"
         return text

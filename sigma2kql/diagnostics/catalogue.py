@@ -779,7 +779,7 @@ CATALOGUE: dict[str, Entry] = {
     "W404": Entry(
         "warning",
         "a correlation looks back too far",
-        "The product behind the target looks back so many days and no more (`sigma2kql targets TARGET`).",
+        "A scheduled rule of Sentinel looks back 14 days at most.",
         "Shorten the timespan, or run the query by other means.",
     ),
     "W405": Entry(
@@ -787,6 +787,12 @@ CATALOGUE: dict[str, Entry] = {
         "a correlation is tested in fixed windows",
         "Thresholds that count few events have no sliding form in KQL; a group without any event never appears.",
         "Accept it, or count many instead of few.",
+    ),
+    "W420": Entry(
+        "warning",
+        "the rule is blind in this workspace",
+        "The profile of the workspace says that no row can match: the table, a kind of event or a column is not there.",
+        "Connect the source that writes it, or use a table that has it; `workspace inspect` makes a new profile.",
     ),
     "W410": Entry(
         "warning",
@@ -843,8 +849,8 @@ CATALOGUE: dict[str, Entry] = {
     # ---- emission --------------------------------------------------------------------------------------------------
     "W501": Entry(
         "warning",
-        "the query is longer than the product takes",
-        "A target states how many characters its product takes: an analytics rule of Microsoft Sentinel 10,000.",
+        "the query is longer than a scheduled rule takes",
+        "Microsoft Sentinel takes 1 to 10,000 characters for the query of an analytics rule.",
         "Deploy the query as a saved function and call it, or split the rule.",
     ),
     # ---- the call --------------------------------------------------------------------------------------------------
@@ -855,6 +861,18 @@ CATALOGUE: dict[str, Entry] = {
     "E803": Entry("error", "a file cannot be read", "The system refused to read it.", "Check its permissions."),
     "E804": Entry(
         "error", "the configuration is wrong", "sigma2kql.yml says something that no option takes.", "See the hint."
+    ),
+    "E821": Entry(
+        "error",
+        "the profile of a workspace is wrong",
+        "`workspace inspect` writes profiles; this file says something that a profile does not have.",
+        "Make the profile anew, or see the hint.",
+    ),
+    "E822": Entry(
+        "error",
+        "no answer of `workspace inspect --print`",
+        "A profile is made from the rows that those queries give, exported as CSV or JSON.",
+        "Run the printed queries and export their results, with all columns.",
     ),
     "E805": Entry(
         "error",
@@ -968,8 +986,8 @@ CATALOGUE: dict[str, Entry] = {
     "E717": Entry(
         "error",
         "unknown or unfitting format",
-        "The name is no format, the artifact is not of its kind, or the target does not say that it takes it.",
-        "See `sigma2kql convert --help` for the formats; a target of your own names its formats in `target.yml`.",
+        "The name is not one of the formats, or the artifact is not of its kind.",
+        "See `sigma2kql convert --help` for the formats.",
     ),
     "E718": Entry(
         "error",

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
+from sigma2kql import __version__
 from sigma2kql.diagnostics.catalogue import CATALOGUE
 from sigma2kql.diagnostics.diagnostic import Diagnostic
 
@@ -91,7 +92,7 @@ def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def as_sarif(diagnostics: Iterable[Diagnostic], version: str) -> str:
+def as_sarif(diagnostics: Iterable[Diagnostic]) -> str:
     """One SARIF 2.1.0 log (OASIS), as code scanning services read it."""
     diagnostics = list(diagnostics)
     codes = sorted({d.code for d in diagnostics})
@@ -110,7 +111,7 @@ def as_sarif(diagnostics: Iterable[Diagnostic], version: str) -> str:
         "version": "2.1.0",
         "runs": [
             {
-                "tool": {"driver": {"name": "sigma2kql", "version": version, "rules": rules}},
+                "tool": {"driver": {"name": "sigma2kql", "version": __version__, "rules": rules}},
                 "results": [_sarif_result(d, codes.index(d.code)) for d in diagnostics],
             }
         ],
@@ -146,13 +147,13 @@ def _uri(path: str) -> str:
     return quote(path.replace("\\", "/"))
 
 
-def render(diagnostics: Sequence[Diagnostic], form: str, version: str, color: bool = False) -> str:
-    """All of them in one form: text, json (an array), github or sarif, which names the `version` of the program."""
+def render(diagnostics: Sequence[Diagnostic], form: str, color: bool = False) -> str:
+    """All of them in one form: text, json (an array), github or sarif."""
     match form:
         case "json":
             return json.dumps([d.as_dict() for d in diagnostics], indent=2, ensure_ascii=False)
         case "sarif":
-            return as_sarif(diagnostics, version)
+            return as_sarif(diagnostics)
         case "github":
             return "\n".join(map(as_github, diagnostics))
         case _:

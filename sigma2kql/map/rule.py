@@ -6,10 +6,10 @@ except for what the outcome's losses say; what no table can carry is an error th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Span, diagnostic, frozen
 from sigma2kql.map.field_places import Rows, Standing, find_field
@@ -77,18 +77,26 @@ class Mapped:
         return found.columns if isinstance(found, FieldMap) else ()
 
 
-def map_rule(rule: Rule, where: Expr[Field], target: Target, builtin: bool = False) -> Mapped:
+Builtin: TypeAlias = "bool | Set[str]"  # whether ASIM parsers are called by their built-in name; or which of them
+Fits = Callable[[Query], bool]
+
+
+def map_rule(
+    rule: Rule, where: Expr[Field], target: Target, builtin: Builtin = False, fits: Sequence[Fits] = ()
+) -> Mapped:
     """The rule on the best table of the target: the first that carries all of it exactly, else the first that carries
     it.
 
     `where` is the rule's tree after placeholders and filters. `builtin` names ASIM parser functions by their built-in
-    name. Raises Sigma2KqlError: no table serves the log source, or none carries every field; each table considered is
-    named.
+    name. Tables whose query the first of `fits` refuses are taken only where there is no other, and then those that the
+    next refuses last. Raises Sigma2KqlError: no table serves the log source, or none carries every field; each table
+    considered is named.
     """
     uses = _Uses(where)
     lossy: Mapped | None = None
     refused: list[tuple[Rows, Sigma2KqlError]] = []
     passed: list[str] = []
+    unfit: list[str] = []
     for rows in target.candidates(rule.logsource):
         if rows.serve.event_ids and not uses.fit(rows.serve.event_ids):
             continue
@@ -98,18 +106,24 @@ def map_rule(rule: Rule, where: Expr[Field], target: Target, builtin: bool = Fal
             refused.append((rows, error))
             passed.append(f"{rows.table.name}: {error.diagnostics[0].message}")
             continue
+        if fits and not fits[0](mapped.query):
+            unfit.append(rows.table.name)
+            passed.append(f"{rows.table.name}: finds nothing in this workspace")
+            continue
         if mapped.verdict == "exact":
             return _with(mapped, passed)
         passed.append(f"{rows.table.name}: {mapped.verdict}")
         lossy = lossy or mapped
     if lossy is not None:
         return _with(lossy, [p for p in passed if not p.startswith(f"{lossy.table.name}: {lossy.verdict}")])
+    if unfit:
+        return map_rule(rule, where, target, builtin, fits[1:])
     from sigma2kql.map.unmapped import refusal  # only on the way to an error: keep start-up short
 
     raise refusal(rule, target, refused, uses.event_ids)
 
 
-def map_everywhere(rule: Rule, where: Expr[Field], target: Target, builtin: bool = False) -> tuple[Mapped, ...]:
+def map_everywhere(rule: Rule, where: Expr[Field], target: Target, builtin: Builtin = False) -> tuple[Mapped, ...]:
     """The rule on every table that carries it: those that carry it exactly, or where there is none, the best other."""
     best = map_rule(rule, where, target, builtin)
     if best.verdict != "exact":
@@ -170,12 +184,13 @@ class _Mapper:
 
     __slots__ = ("fields", "name", "notes", "rows", "serve", "table", "told", "touched", "uses")
 
-    def __init__(self, rows: Rows, uses: _Uses, builtin: bool) -> None:
+    def __init__(self, rows: Rows, uses: _Uses, builtin: Builtin) -> None:
         self.rows = rows
         self.table = rows.table
         self.serve = rows.serve
         self.uses = uses
-        self.name = rows.table.builtin if builtin and rows.table.builtin else rows.table.name
+        called = builtin if isinstance(builtin, bool) else rows.table.name in builtin
+        self.name = rows.table.builtin if called and rows.table.builtin else rows.table.name
         self.notes = Notes()
         self.fields: dict[str | None, Standing] = {}
         self.touched = False  # whether a test may be about what the rows' own condition speaks of
