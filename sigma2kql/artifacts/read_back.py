@@ -54,12 +54,14 @@ def _bad(text: str, message: str) -> Sigma2KqlError:
 def _documents(text: str) -> list[Mapping[str, Any]]:
     import yaml
 
+    from sigma2kql.text.yaml_text import yaml_events
+
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     if len(text) > MOST:
         raise _bad(text, "the text is too long")
     try:
         depth = 0
-        for event in yaml.parse(text, loader):
+        for event in yaml_events(text):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if isinstance(event, yaml.AliasEvent) or depth > DEEPEST:
                 raise _bad(text, "aliases are not read" if depth <= DEEPEST else "nested too deeply")

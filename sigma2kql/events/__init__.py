@@ -186,8 +186,10 @@ def _check_yaml(file: EventFile, text: str) -> None:
     """Refuses aliases, with which a few lines grow without bound, and deep nesting, before anything is built."""
     import yaml
 
+    from sigma2kql.text.yaml_text import yaml_events
+
     depth = 0
-    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    for event in yaml_events(text):
         line = event.start_mark.line + 1  # type: ignore[union-attr]
         if isinstance(event, yaml.AliasEvent):
             raise fail("E662", "aliases are not read in event files", place(file.path, line), "write the value out")

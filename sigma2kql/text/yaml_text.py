@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import operator
 import re
+from collections.abc import Iterator
 from datetime import date
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -26,7 +27,7 @@ from sigma2kql.text.nodes import MAX_DEPTH, YamlDocument, YamlList, YamlMap, Yam
 
 MAX_SIZE = 5 * 1024 * 1024
 MAX_EXPANDED = 100_000
-MAX_UNCHECKED = 2_000  # levels that the C composer can take on a small stack
+MAX_UNCHECKED = 1_990  # characters with fewer levels than the C composer can take, and than libyaml refuses (1,000)
 
 # --------------------------------------------------------------------------------------------------------------------
 # Scalars
@@ -128,7 +129,7 @@ def _too_large(source: Source, max_size: int) -> Diagnostic | None:
 
 
 def _too_deep(source: Source) -> Diagnostic | None:
-    """Refuse what would exhaust the composer's stack: libyaml dies of 50,000 `[`. Its events need no stack."""
+    """Refuse what would exhaust the composer's stack: older libyaml dies of 50,000 `[`. Its events need no stack."""
     text = source.text
     if len(text) <= MAX_UNCHECKED:
         return None
@@ -136,23 +137,56 @@ def _too_deep(source: Source) -> Diagnostic | None:
     few = MAX_UNCHECKED // 4
     if not _has_line(text, few) and not any(one in text and text.count(one) > few for one in "[{"):
         return None
+    return _first_deep(source, 0, text)
+
+
+def _first_deep(source: Source, start: int, text: str) -> Diagnostic | None:
+    """The first value that is nested too deeply in a part of the source, which begins at `start`."""
     depth = 0
-    opens = (yaml.SequenceStartEvent, yaml.MappingStartEvent)
-    parser = _Composer(text)
     try:
-        while parser.check_event():
-            event = parser.get_event()
-            if isinstance(event, opens):
+        for event in yaml_events(text):
+            if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
                 if depth > MAX_DEPTH:
-                    return _deep(source, event.start_mark.index)  # type: ignore[union-attr]
-            elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
+                    return _deep(source, start + event.start_mark.index)  # type: ignore[union-attr]
+            elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
     except (yaml.YAMLError, UnicodeError):
         pass  # composing reaches the same place, no deeper, and reports it
-    finally:
-        parser.dispose()
     return None
+
+
+def yaml_events(text: str) -> Iterator[yaml.Event]:
+    """The events of a text, in order. Raises yaml.YAMLError as the parser does.
+
+    libyaml refuses 1,000 levels since 0.2.6, and sees them long before it tells of the first: what stands before the
+    refused place is read anew, so that whoever counts levels meets his own limit first, under every libyaml.
+    """
+    given, refused = 0, None
+    while True:
+        parser = _Composer(text)
+        try:
+            number = 0
+            while parser.check_event():
+                event = parser.get_event()
+                number += 1
+                if number > given:
+                    given += 1
+                    yield event
+            return
+        except yaml.MarkedYAMLError as error:
+            if refused is not None:
+                raise refused from None
+            if not _refuses_depth(error):
+                raise
+            refused, text = error, text[: error.problem_mark.index]  # type: ignore[union-attr]
+        finally:
+            parser.dispose()
+
+
+def _refuses_depth(error: Exception) -> bool:
+    problem = getattr(error, "problem", None)
+    return problem is not None and "nesting depth" in problem and error.problem_mark is not None  # type: ignore[attr-defined]
 
 
 def _has_line(text: str, length: int) -> bool:
@@ -203,6 +237,8 @@ def _explain(source: Source, start: int, text: str, error: Exception) -> Diagnos
     """A parser's complaint as a diagnostic at its place, with the mistake that usually causes it as a hint."""
     if isinstance(error, RecursionError):
         return _deep(source, start)
+    if (deep := _first_deep(source, start, text)) is not None:  # what is wrong behind it is of no interest
+        return deep
     if isinstance(error, (ReaderError, UnicodeError)):
         found = Reader.NON_PRINTABLE.search(text)
         offset = start + (found.start() if found else 0)

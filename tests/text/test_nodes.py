@@ -116,6 +116,17 @@ HOSTILE = {
 }
 
 
+@pytest.mark.parametrize("name", ["dashes", "questions", "brackets", "closed"])
+@pytest.mark.parametrize("levels", [65, 999, 1_000, 1_001, 1_100])
+def test_deep_nesting_is_found_at_the_same_place_by_every_libyaml(name: str, levels: int) -> None:
+    """Since 0.2.6 it refuses 1,000 levels itself, before it tells of the first."""
+    one = {"dashes": "- ", "questions": "? "}.get(name, "[")
+    text = one * levels + ("x" + "]" * levels if name == "closed" else "")
+    # the key of a map is refused as a key, where the text is so short that it is composed before it is measured
+    expected = ("E108", 1, 3) if name == "questions" and levels < 999 else ("E105", 1, 64 * len(one) + 1)
+    assert problems(text) == [expected]
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_deep_nesting_is_an_error_at_its_place(name: str) -> None:
     assert [code for code, _, _ in problems(HOSTILE[name])] == ["E105"]
