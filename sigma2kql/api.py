@@ -19,6 +19,7 @@ from sigma2kql.kql import query as emission
 from sigma2kql.kql.naming import output_columns as columns_of_query
 from sigma2kql.language.strings import placeholders, substitute
 from sigma2kql.load.documents import decode, load
+from sigma2kql.map.by_source import together
 from sigma2kql.map.rule import Mapped, map_everywhere, map_rule
 from sigma2kql.map.target import Target, columns_of_table, load_target, named_columns
 from sigma2kql.model.simplify import leaves
@@ -328,6 +329,7 @@ class Compiler:
                 table=", ".join(one.table.name for one in every),
                 passed_over=(),
                 caveats=tuple(dict.fromkeys(caveat for one in every for caveat in one.caveats)),
+                verdicts=together([one.verdicts for one in every]),
             )
         return self._compiled(rule, mapped, emission.emit(mapped.query, self.options.prefilter, tests), tests)
 
@@ -352,6 +354,7 @@ class Compiler:
             _placed(problems, rule),
             mapped.passed_over,
             mapped.caveats,
+            mapped.verdicts,
         )
 
     def map(self, rule: Rule) -> Mapped:
@@ -408,7 +411,7 @@ class Compiler:
                 )
 
     def _strict(self, done: Compiled) -> Compiled:
-        lossy = {"W401", "W402"}
+        lossy = {"W401", "W402", "W406", "W407", "W408", "W411"}
         if not any(d.code in lossy for d in done.diagnostics):
             return done
         raised = tuple(replace(d, severity="error") if d.code in lossy else d for d in done.diagnostics)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, diagnostic, did_you_mean, frozen
 from sigma2kql.kql.query import emit
 from sigma2kql.language.condition import Condition, Joined, Named, parse
+from sigma2kql.map.by_source import together
 from sigma2kql.map.rule import Mapped
 from sigma2kql.model.literals import decimal_text, identifier, is_word, quoted
 from sigma2kql.model.tree import Column, Compiled, Correlation, Document, Recurrence, Reference, Rule, Verdict
@@ -99,6 +100,7 @@ def compile_correlation(
             min(max(needed, _OFTENEST), _SELDOMEST),
             keys=tuple(builder.keys(correlation)),
         ),
+        verdicts=together([one.verdicts for one in mapped]),
     )
 
 

@@ -63,8 +63,9 @@ def _rule(done: Compiled, options: Options) -> str:
     lines += [f"  passed over {printable(text)}" for text in done.passed_over]
     if done.mapped:
         lines += ["", "fields:", *(f"  {printable(name)} -> {printable(words)}" for name, words in done.mapped.items())]
-    if done.caveats:
-        lines += ["", "caveats:", *(f"  {printable(text)}" for text in done.caveats)]
+    if done.verdicts:
+        lines += ["", "by source:", *(f"  {source}: {verdict}" for source, verdict in done.verdicts.items())]
+        lines += [f"  {printable(text)}" for text in done.caveats]
     if done.kql is not None:
         lines += ["", "query:", *(f"  {line}" for line in done.kql.splitlines())]
     if done.diagnostics:

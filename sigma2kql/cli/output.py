@@ -58,6 +58,7 @@ def as_record(done: Compiled) -> dict[str, Any]:
         "table": done.table,
         "kql": done.kql,
         "verdict": done.verdict,
+        "verdicts": dict(done.verdicts),
         "columns": dict(done.columns),
         "source": dict(done.mapped),
         "passed_over": list(done.passed_over),

@@ -16,6 +16,7 @@ import click
 
 from sigma2kql.api import STANDARD_INPUT, Options
 from sigma2kql.cli.config import Config, find_config, read_config
+from sigma2kql.diagnostics.catalogue import CATALOGUE
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Source
 from sigma2kql.diagnostics.render import printable, render
 from sigma2kql.model.tree import Compiled
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 STATES = ("live", "blind", "dead")
 MOST_REASONS = 12
+BY_SOURCE = ("W406", "W407", "W408", "W411", "I406")  # said once a reason where many rules have it
+FEW = 3  # rules of one reason that are shown one by one
 NO_QUERY = "without a query of their own"
 FORMS = ("text", "json", "github", "sarif")
 
@@ -225,6 +228,18 @@ def progress(length: int, label: str, quiet: bool) -> Iterator[Callable[[int], N
         yield bar.update
 
 
+def _by_reason(found: list[Diagnostic]) -> tuple[list[Diagnostic], list[str]]:
+    """What is shown at its place, and what many rules have in common: a sentence a reason, with their number."""
+    groups = Counter((one.code, one.message) for one in found if one.code in BY_SOURCE)
+    many = {key for key, count in groups.items() if count > FEW}
+    lines = [
+        f"{CATALOGUE[code].severity}[{code}]: {printable(message)} ({count:,} rules)"
+        for (code, message), count in groups.most_common()
+        if count > FEW
+    ]
+    return [one for one in found if (one.code, one.message) not in many], lines
+
+
 @dataclass(slots=True)
 class Report:
     """Counts results and shows diagnostics, together at the end so that they do not stand between results."""
@@ -273,8 +288,9 @@ class Report:
 
     def finish(self, verb: str = "converted") -> None:
         """Show what was held and the summary."""
-        if self.form in ("json", "sarif") or self.held:
-            text = render(self.held, self.form, self.color)
+        shown, reasons = _by_reason(self.held) if self.form == "text" else (self.held, [])
+        if self.form in ("json", "sarif") or shown or reasons:
+            text = "\n".join(filter(None, (render(shown, self.form, self.color), *reasons)))
             if text:
                 click.echo(text, err=True)
         if not self.quiet and self.form == "text":
@@ -288,8 +304,6 @@ class Report:
             f" ({detail})" if detail else ""
         )
         if self.failed:
-            from sigma2kql.diagnostics.catalogue import CATALOGUE
-
             why = "; ".join(f"{count:,} {code} {CATALOGUE[code].title}" for code, count in self.codes.most_common())
             text += f", {self.failed:,} failed ({why})"
         if self.here:

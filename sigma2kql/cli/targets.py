@@ -12,9 +12,10 @@ from sigma2kql.cli.shared_options import load_config
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, Source, did_you_mean
 from sigma2kql.diagnostics.render import as_text
 from sigma2kql.map.field_places import describe
+from sigma2kql.map.sources import title_of
 from sigma2kql.map.table_file import read_table
 from sigma2kql.map.target import Target, load_target, target_names
-from sigma2kql.model.tree import FieldMap, LogSource, Table
+from sigma2kql.model.tree import FieldMap, LogSource, Table, Writer
 
 
 @click.command("targets")
@@ -134,14 +135,12 @@ def _table(table: Table, form: str) -> int:
     click.echo("columns")
     for name, kind in table.columns.items():
         click.echo(f"    {name}: {kind}")
-    if table.caveat:
-        click.echo(f"caveat: {table.caveat}")
+    _sources(table.writers, "")
     _fields("fields", table.fields, table.absent, "    ")
     for serve in table.serves:
         ids = f", EventID {', '.join(map(str, sorted(serve.event_ids)))}" if serve.event_ids else ""
         click.echo(f"serves {_words(serve.logsource) or 'any log source'}{ids}")
-        if serve.caveat:
-            click.echo(f"  caveat: {serve.caveat}")
+        _sources(serve.writers, "  ")
         _fields("  fields of its own", serve.fields, serve.absent, "      ")
     return 0
 
@@ -152,8 +151,6 @@ def _fields(head: str, fields: Any, absent: Any, indent: str) -> None:
     for name, one in fields.items():
         loss = f" [{one.exactness}: {one.why}]" if one.exactness != "exact" else ""
         click.echo(f"{indent}{name} -> {describe(one)}{loss}")
-        for caveat in _caveats(one):
-            click.echo(f"{indent}    caveat: {caveat}")
     for name, why in absent.items():
         click.echo(f"{indent}{name}: no column ({why})")
 
@@ -170,7 +167,7 @@ def _record(table: Table) -> dict[str, Any]:
         "columns": dict(table.columns),
         "fields": fields(table.fields),
         "absent": dict(table.absent),
-        "caveat": table.caveat or None,
+        "sources": _writers(table.writers),
         "others": describe(table.others) if table.others else None,
         "serves": [
             {
@@ -184,7 +181,7 @@ def _record(table: Table) -> dict[str, Any]:
                 "absent": dict(s.absent),
                 "exactness": s.exactness,
                 "why": s.why or None,
-                "caveat": s.caveat or None,
+                "sources": _writers(s.writers),
             }
             for s in table.serves
         ],
@@ -192,13 +189,30 @@ def _record(table: Table) -> dict[str, Any]:
 
 
 def _field(one: FieldMap) -> dict[str, Any]:
-    caveat = "; ".join(_caveats(one)) or None
-    return {"is": describe(one), "exactness": one.exactness, "why": one.why or None, "caveat": caveat}
+    return {"is": describe(one), "exactness": one.exactness, "why": one.why or None}
 
 
-def _caveats(one: FieldMap) -> list[str]:
-    """Of the field and of its cases."""
-    return list(dict.fromkeys(f.caveat for f in (one, *(case for _, case in one.cases)) if f.caveat))
+def _writers(writers: tuple[Writer, ...] | None) -> dict[str, Any] | None:
+    """Source -> what it fills otherwise than the fields say."""
+    if writers is None:
+        return None
+    return {
+        one.source: {
+            "exactness": one.exactness,
+            "why": one.why or None,
+            "columns": {column: {"is": filling.kind, "why": filling.why} for column, filling in one.fills.items()},
+        }
+        for one in writers
+    }
+
+
+def _sources(writers: tuple[Writer, ...] | None, indent: str) -> None:
+    """Who writes the rows, and which columns otherwise than the fields say."""
+    for one in writers or ():
+        loss = f" [{one.exactness}: {one.why}]" if one.exactness != "exact" else ""
+        click.echo(f"{indent}source {one.source}: {title_of(one.source)}{loss}")
+        for column, filling in one.fills.items():
+            click.echo(f"{indent}    {column} {filling.kind}: {filling.why}")
 
 
 def _check(folder: Path) -> int:

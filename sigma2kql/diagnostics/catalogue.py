@@ -794,11 +794,42 @@ CATALOGUE: dict[str, Entry] = {
         "The profile of the workspace says that no row can match: the table, a kind of event or a column is not there.",
         "Connect the source that writes it, or use a table that has it; `workspace inspect` makes a new profile.",
     ),
+    "W406": Entry(
+        "warning",
+        "rows of one source are missed",
+        "A source that writes the table keeps less than the rule asks, or puts something else into a column.",
+        "Say which sources you have (`--source NAME`, `sources:`): a table that holds it is chosen where there is one. "
+        "With --strict such rules are refused.",
+    ),
+    "W407": Entry(
+        "warning",
+        "rows of one source are found beside",
+        "A source that writes the table does not keep what the rule excludes, so that its rows are not excluded.",
+        "Say which sources you have (`--source NAME`, `sources:`), or accept it. With --strict such rules are refused.",
+    ),
+    "W408": Entry(
+        "warning",
+        "rows of one source can never match",
+        "The rule needs a field that this source does not put into the table. Rows of other sources do match.",
+        "Say which sources you have (`--source NAME`, `sources:`): a table that holds it is chosen where there is one.",
+    ),
+    "I406": Entry(
+        "info",
+        "a field that one source does not have",
+        "Its events have no such field: to Sigma it is missing, a test on it is false, the rest of the rule decides.",
+        "Nothing is to be done; the rule is exact for this source.",
+    ),
     "W410": Entry(
         "warning",
         "one value can never match",
         "Other values of the rule can match, so the rule converts; this one selects nothing.",
         "Correct the value or leave it out.",
+    ),
+    "W411": Entry(
+        "warning",
+        "nothing fills this table yet",
+        "Microsoft has no table for this log. The name and the columns are a proposal of this project's.",
+        "Fill a table of that name with a data collection rule, or name your own in a mapping file: `extends: NAME`.",
     ),
     "E450": Entry(
         "error",
@@ -845,6 +876,18 @@ CATALOGUE: dict[str, Entry] = {
     "E457": Entry("error", "an unknown transform", "Transforms are the ones in mappings/README.md.", "See the hint."),
     "E458": Entry(
         "error", "a loss without a reason", "Users are told why a query is broader or narrower.", "Add `why:`."
+    ),
+    "E459": Entry(
+        "error",
+        "an unknown data source",
+        "Sources are named as mappings/sources.yml names them.",
+        "See the hint, or `sigma2kql targets sources`.",
+    ),
+    "E460": Entry(
+        "error",
+        "an unknown table",
+        "A table is named that no mapping file of the target is about.",
+        "See the hint, or `sigma2kql targets TARGET`.",
     ),
     # ---- emission --------------------------------------------------------------------------------------------------
     "W501": Entry(

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from sigma2kql.map.accessors import fill
 from sigma2kql.map.row_facts import conjuncts, known_texts
-from sigma2kql.map.transforms import SELECTIVE
+from sigma2kql.map.sources import writers_of
 from sigma2kql.map.transforms.column_types import is_plain_text
 from sigma2kql.model.simplify import leaves
-from sigma2kql.model.tree import Column, FieldMap, Serve, Table
+from sigma2kql.model.tree import Column, FieldMap, Filling, Serve, Table
 
 
 class Standing(NamedTuple):
@@ -23,19 +23,28 @@ class Standing(NamedTuple):
     field: FieldMap
     texts: tuple[Column, ...]  # the text columns that a text is asked of as it is; empty where more is to be done
     words: str
-    caveats: tuple[tuple[str, bool], ...]  # the sentence, and whether the transform says which tests it is about
     touches: bool  # whether it may be asked of a column that the rows' own condition speaks of
     told: bool  # whether it may be asked of a column of which that condition says all texts
+    filled: tuple[str, ...]  # the columns it may be asked of that a source fills otherwise
 
 
 class Rows:
     """The rows of one log source in one table, and what can be found out of them once for all rules."""
 
-    __slots__ = ("facts", "fields", "serve", "spoken", "stated", "table")
+    __slots__ = ("assumed", "facts", "fields", "fills", "serve", "spoken", "stated", "table", "writers")
 
-    def __init__(self, table: Table, serve: Serve) -> None:
+    def __init__(
+        self, table: Table, serve: Serve, product: str | None = None, assumed: frozenset[str] = frozenset()
+    ) -> None:
         self.table = table
         self.serve = serve
+        self.writers = writers_of(table, serve, product)  # None: unknown
+        sources = frozenset([writer.source for writer in self.writers or ()])
+        self.assumed = assumed & sources or sources  # those that are there; all where none is known to be
+        self.fills: dict[str, list[tuple[int, Filling]]] = {}
+        for number, writer in enumerate(self.writers or ()):
+            for column, filling in writer.fills.items():
+                self.fills.setdefault(column, []).append((1 << number, filling))
         self.stated = conjuncts(serve.where)
         self.spoken = {leaf.subject for leaf in leaves(serve.where)}
         self.facts = known_texts(serve.where)
@@ -49,15 +58,11 @@ class Rows:
         found = find_field(self.table, self.serve, name)
         if isinstance(found, str):
             return found
-        caveats = [
-            (f"`{name}`: {one.caveat}", one.transform in SELECTIVE)
-            for one in (found, *(case for _, case in found.cases))
-            if one.caveat
-        ]
         texts = tuple(dict.fromkeys(found.columns)) if is_plain_text(found) else ()
         touches = not self.spoken.isdisjoint(_asked(found))
         told = touches and not self.facts.keys().isdisjoint(_asked(found))
-        standing = Standing(found, texts, describe(found), tuple(caveats), touches, told)
+        filled = tuple([c for column in _asked(found) for c in column.reads if c in self.fills]) if self.fills else ()
+        standing = Standing(found, texts, describe(found), touches, told, filled)
         self.fields[name] = standing
         return standing
 

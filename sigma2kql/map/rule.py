@@ -7,11 +7,12 @@ except for what the outcome's losses say; what no table can carry is an error th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import replace
+from dataclasses import field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Span, diagnostic, frozen
+from sigma2kql.map.by_source import BySource, judge
 from sigma2kql.map.field_places import Rows, Standing, find_field
 from sigma2kql.map.row_facts import conjuncts, contradiction, known_texts, settled
 from sigma2kql.map.target import Target
@@ -69,6 +70,13 @@ class Mapped:
     passed_over: tuple[str, ...] = ()
     serve: Serve | None = None
     caveats: tuple[str, ...] = ()
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    exactness: Verdict = "exact"  # on rows as the mapping's fields describe them
+
+    @property
+    def exact_for_one(self) -> bool:
+        """Whether the query is exact on the rows of at least one source: what makes a table worth choosing."""
+        return self.exactness == "exact" and (not self.verdicts or "exact" in self.verdicts.values())
 
     def columns(self, name: str) -> tuple[Column, ...]:
         """The columns that hold a field of the event; empty where there are none that could be grouped or shown."""
@@ -110,7 +118,7 @@ def map_rule(
             unfit.append(rows.table.name)
             passed.append(f"{rows.table.name}: finds nothing in this workspace")
             continue
-        if mapped.verdict == "exact":
+        if mapped.exact_for_one:
             return _with(mapped, passed)
         passed.append(f"{rows.table.name}: {mapped.verdict}")
         lossy = lossy or mapped
@@ -126,7 +134,7 @@ def map_rule(
 def map_everywhere(rule: Rule, where: Expr[Field], target: Target, builtin: Builtin = False) -> tuple[Mapped, ...]:
     """The rule on every table that carries it: those that carry it exactly, or where there is none, the best other."""
     best = map_rule(rule, where, target, builtin)
-    if best.verdict != "exact":
+    if not best.exact_for_one:
         return (best,)
     uses = _Uses(where)
     found = {best.table.name: best}
@@ -137,7 +145,7 @@ def map_everywhere(rule: Rule, where: Expr[Field], target: Target, builtin: Buil
             mapped = _Mapper(rows, uses, builtin).run(where)
         except Sigma2KqlError:
             continue
-        if mapped.verdict == "exact":
+        if mapped.exact_for_one:
             found[rows.table.name] = mapped
     return tuple(found.values())
 
@@ -217,20 +225,24 @@ class _Mapper:
                 rows = _joined(
                     [e for e in stated if not any(narrowed.get(c, t) < t for c, t in known_texts(e).items())]
                 )
-        verdict, warnings = self._losses()
+        exactness, warnings = self._losses()
+        by_source = self._by_source(tree, exactness)
         query = Query(self.name, rows, tree, self.table.time, self.table.columns)
         return Mapped(
             query,
             self.table,
-            verdict,
+            by_source.verdict,
             {name: standing.words for name, standing in self.fields.items() if name is not None},
             (
                 *[_selects_nothing(message, span, hint) for _, message, span, hint in self.notes.never],
                 *[_is_missing(name, *told) for name, told in self.notes.lacking.items()],
                 *warnings,
+                *by_source.diagnostics,
             ),
             serve=self.serve,
-            caveats=self._caveats(),
+            caveats=by_source.reasons,
+            verdicts=by_source.verdicts,
+            exactness=exactness,
         )
 
     def _losses(self) -> tuple[Verdict, list[Diagnostic]]:
@@ -255,18 +267,10 @@ class _Mapper:
         ]
         return "narrower" if any(loss.exactness == "narrower" for loss in losses) else "broader", warnings
 
-    def _caveats(self) -> tuple[str, ...]:
-        """The sources behind the table whose rows differ, for the fields of the rule and for the table itself."""
-        told = [
-            sentence
-            for name, standing in self.fields.items()
-            if standing.caveats  # seldom
-            for sentence, selective in standing.caveats
-            if not selective or name in self.notes.concerned
-        ]
-        if self.serve.caveat or self.table.caveat:
-            told += filter(None, (self.serve.caveat, self.table.caveat))
-        return tuple(dict.fromkeys(told)) if told else ()
+    def _by_source(self, where: Expr[Column], verdict: Verdict) -> BySource:
+        """The verdict of each source that writes the rows."""
+        named = {column: name for name, standing in self.fields.items() if name for column in standing.filled}
+        return judge(where, self.rows, named, self.uses.fields.get, verdict, self.name)
 
     # -- fields ------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast, get_args
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean
 from sigma2kql.language.detection import read_detection
 from sigma2kql.map.accessors import OTHERS, accessor
+from sigma2kql.map.sources import read_writers
 from sigma2kql.map.transforms import ALWAYS, TRANSFORMS
 from sigma2kql.model.literals import identifier, is_word
 from sigma2kql.model.simplify import leaves, replace as replace_leaves, simplify
@@ -59,13 +60,12 @@ _EXTRAS = (
     "name",
     "presence",
     "empty",
-    "caveat",
     "closed",
 )
 _FIELD_KEYS = dict.fromkeys((*_HOWS, *_EXTRAS))  # in this order, and found at once
 _FILE_KEYS = (
     "table", "target", "builtin", "time", "columns", "serves", "fields", "others", "absent", "keywords", "extends",
-    "custom", "notes", "caveat",
+    "custom", "notes", "sources",
 )  # fmt: skip
 _SERVE_KEYS = (
     "logsource",
@@ -78,7 +78,7 @@ _SERVE_KEYS = (
     "keywords",
     "exactness",
     "why",
-    "caveat",
+    "sources",
 )
 _OF_TWO = ("user_split", "registry_path", "registry_data")  # transforms of two columns
 
@@ -325,8 +325,6 @@ class _Reader:
             extras["empty"] = self.text(form.values["empty"], "`empty`")
         if "known" in form.values:
             extras["known"] = tuple(text for text, _ in self.texts(form.values["known"], "`known`"))
-        if "caveat" in form.values:
-            extras["caveat"] = self.caveat(form)
         if "closed" in form.values:
             extras["closed"] = self.text(form.values["closed"], "`closed`")
             if not (form.values.keys() & {"values", "known"} or extras.get("transform") == "translate"):
@@ -346,16 +344,6 @@ class _Reader:
             self.problem("E458", f"{what} is {value}: say `why`", node)
         return cast(Exactness, value), self.text(form.values["why"], "`why`") if "why" in form.values else ""
 
-    def caveat(self, form: YamlMap) -> str:
-        """On which sources' rows the table differs from what its other keys say; empty where nothing is said."""
-        if "caveat" not in form.values:
-            return ""
-        node = form.values["caveat"]
-        text = " ".join(self.text(node, "`caveat`").split())
-        if not text:
-            self.problem("E458", "`caveat` must name the source whose rows differ, and what is missed there", node)
-        return text
-
     # -- the whole ---------------------------------------------------------------------------------------------------
 
     def shared(self, node: YamlMap) -> dict[str, Any]:
@@ -370,6 +358,12 @@ class _Reader:
         if "others" in node.values:
             found["others"] = self.field_map(OTHERS, node.values["others"])
         return found
+
+    def extended(self, node: Node | None, name: str) -> str:
+        """Whose mapping this file adds to: `true` is the shipped one of its own table, a name that of another."""
+        if node is None or (isinstance(node, YamlScalar) and node.value is False):
+            return ""
+        return name if isinstance(node, YamlScalar) and node.value is True else self.text(node, "`extends`")
 
     def reason(self, name: str, node: Node) -> str:
         """Why a field is absent."""
@@ -397,7 +391,7 @@ class _Reader:
             elements=self._elements(form, where),
             exactness=exactness,
             why=why,
-            caveat=self.caveat(form),
+            writers=read_writers(form.get("sources"), self.columns, self.problem),
             **self.shared(form),
         )
 
@@ -491,7 +485,8 @@ def read_table(source: Source, target: str, whole: bool = True) -> Table:
         builtin=reader.text(values["builtin"], "`builtin`") if "builtin" in values else None,
         time=time,
         target=reader.text(values["target"], "`target`") if "target" in values else target,
-        caveat=reader.caveat(node),
+        writers=read_writers(node.get("sources"), reader.columns, reader.problem),
+        extends=reader.extended(values.get("extends"), name),
         source=source,
         **reader.shared(node),
     )

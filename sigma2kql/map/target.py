@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
-from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, diagnostic, did_you_mean, frozen
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean, frozen
 from sigma2kql.map.field_places import Rows
 from sigma2kql.map.table_file import read_table
 from sigma2kql.model.tree import (
@@ -52,6 +52,7 @@ class Target:
     entries: tuple[Entry, ...]
     time: str | None = None
     title: str = ""
+    assumed: frozenset[str] = frozenset()  # the data sources that are there; empty: any
     _served: dict[tuple[str | None, ...], list[int]] = field(default_factory=dict, compare=False, repr=False)
     _found: dict[LogSource, tuple[tuple[Entry, ...], list[tuple[Rows, ...]]]] = field(
         default_factory=dict, compare=False, repr=False
@@ -76,7 +77,15 @@ class Target:
         for number, entry in enumerate(entries):
             if number == len(found):
                 table = entry.load()
-                found.append(tuple([Rows(table, s) for s in table.serves if _covers(s.logsource, logsource)]))
+                found.append(
+                    tuple(
+                        [
+                            Rows(table, s, logsource.product, self.assumed)
+                            for s in table.serves
+                            if _covers(s.logsource, logsource)
+                        ]
+                    )
+                )
             yield from found[number]
 
 
@@ -247,10 +256,9 @@ def load_target(name: str, folders: Sequence[Path] = (), only: Sequence[str] = (
         for table, entry in _shipped_entries(part).items():
             entries.setdefault(table, entry)
     for mine in own:
-        shipped = entries.get(mine.name)
-        merged = _extended(shipped.load(), mine) if shipped and _extends(mine) else mine
+        merged = _extended(entries, mine) if mine.extends else mine
         entries[mine.name] = Entry(mine.name, tuple(s.logsource for s in merged.serves), partial(_same, merged))
-    first = [table.name for table in own if not _extends(table)]
+    first = [table.name for table in own if table.extends != table.name]
     order = [*first, *(t for t in settings.get("prefer", ()) if t in entries and t not in first)]
     order += [t for t in entries if t not in order]
     kept = tuple(entries[t] for t in order if not only or t in only)
@@ -261,20 +269,23 @@ def _same(table: Table) -> Table:
     return table
 
 
-def _extends(table: Table) -> bool:
-    return table.source is not None and re.search(r"(?m)^extends:\s*true\b", table.source.text) is not None
-
-
-def _extended(base: Table, own: Table) -> Table:
+def _extended(entries: Mapping[str, Entry], own: Table) -> Table:
+    """A user's table on top of the one that it extends. Raises Sigma2KqlError where that is not there."""
+    if own.extends not in entries:
+        at = Span(own.source, 0, 1) if own.source else None
+        message = f"`{own.name}` extends `{own.extends}`, which is no table of target `{own.target}`"
+        raise Sigma2KqlError([diagnostic("E460", message, at, did_you_mean(own.extends, entries))])
+    base = entries[own.extends].load()
     return replace(
         base,
+        name=own.name,
         columns={**base.columns, **own.columns},
         serves=own.serves + base.serves,
         fields={**base.fields, **own.fields},
         absent={**{k: v for k, v in base.absent.items() if k not in own.fields}, **own.absent},
         others=own.others or base.others,
         keywords=own.keywords or base.keywords,
-        caveat=own.caveat or base.caveat,
+        writers=base.writers or None if own.writers is None else own.writers,
     )
 
 

@@ -357,6 +357,30 @@ Document: TypeAlias = Rule | Correlation | Filter | NativeQuery | Broken
 
 Exactness = Literal["exact", "broader", "narrower"]
 
+# What a source puts into a column that is not what the table's fields say: nothing, as its events have no such thing;
+# nothing, though they do; a file name without its path; a path with its file name once more behind it; something else,
+# while another column of the field holds what is meant; something else.
+FillingKind = Literal["never", "lost", "bare-name", "doubled", "beside", "differs"]
+
+
+@frozen
+class Filling:
+    """How one source fills one column otherwise than the table's fields say, and what a test then misses or finds."""
+
+    kind: FillingKind
+    why: str
+
+
+@frozen
+class Writer:
+    """A data source that writes rows of a table; `exactness` is that of its rows, whatever a rule tests."""
+
+    source: str
+    product: str | None = None  # rules of another product are not about its rows
+    fills: Mapping[str, Filling] = field(default_factory=dict)  # by column
+    exactness: Exactness = "exact"
+    why: str = ""
+
 
 @frozen
 class FieldMap:
@@ -380,7 +404,6 @@ class FieldMap:
     closed: str = ""  # why the column holds no other values than those listed
     exactness: Exactness = "exact"
     why: str = ""
-    caveat: str = ""  # of which sources' rows the column differs, and what is missed there
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
@@ -401,7 +424,7 @@ class Serve:
     keywords: tuple[Column, ...] = ()
     exactness: Exactness = "exact"
     why: str = ""
-    caveat: str = ""
+    writers: tuple[Writer, ...] | None = None  # where stated, instead of all of the table's
 
 
 @frozen
@@ -418,7 +441,8 @@ class Table:
     absent: Mapping[str, str] = field(default_factory=dict)
     others: FieldMap | None = None
     keywords: tuple[Column, ...] = ()
-    caveat: str = ""
+    writers: tuple[Writer, ...] | None = None
+    extends: str = ""  # the table whose mapping this one adds to: its own name, or another's
     source: Source | None = field(default=None, compare=False, repr=False)
 
 
@@ -476,11 +500,12 @@ class Compiled:
     kql: str | None = None
     table: str | None = None
     query: Query | None = None
-    verdict: Verdict | None = None
+    verdict: Verdict | None = None  # the worst of `verdicts`, among the sources assumed to be there
     columns: Mapping[str, str] = field(default_factory=dict)
     mapped: Mapping[str, str] = field(default_factory=dict)  # Sigma field -> what it became, in words
     diagnostics: tuple[Diagnostic, ...] = ()
     passed_over: tuple[str, ...] = ()  # tables that were considered and not taken, and why
-    caveats: tuple[str, ...] = ()  # sources behind the table whose rows differ, and what is missed there
+    caveats: tuple[str, ...] = ()  # sources that fill a column of the rule otherwise, and what is missed there
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)  # by the source that writes the rows
     recurrence: Recurrence | None = None  # of a correlation
     here: Liveness | None = None  # in the workspace of a profile, where one is given

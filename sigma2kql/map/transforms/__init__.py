@@ -25,15 +25,11 @@ from sigma2kql.map.transforms.request import (
 from sigma2kql.map.transforms.translations import reason
 
 TRANSFORMS: dict[str, Transform] = {**values.TRANSFORMS, **paths.TRANSFORMS, **pairs.TRANSFORMS}
-SELECTIVE = frozenset(
-    {"path_or_name", "doubled_name", "hashes"}
-)  # say themselves which tests a field's caveat is about
 
 __all__ = [
     "ALWAYS",
     "NEVER",
     "PRESENT",
-    "SELECTIVE",
     "TRANSFORMS",
     "Loss",
     "Notes",

@@ -22,6 +22,7 @@ from sigma2kql.model.tree import (
     Or,
     Part,
     Regex,
+    Test,
     Text,
 )
 
@@ -70,23 +71,36 @@ def _shape_basename(value: str, columns: tuple[Column, ...], options: Mapping[st
 
 
 def _path_or_name(request: Request) -> Expr[Column]:
-    r"""The column holds the whole path on some rows and the bare file name on others.
-
-    `\x.exe` at the end of a path is `x.exe` as a bare name. What else is asked of a path cannot be asked of a bare
-    name: such a test finds nothing on those rows (a caveat).
+    """The column holds the whole path on some rows and the bare file name on others: what both can answer is asked of
+    both.
     """
     test, plain = request.test, request.anywhere(request.test)
+    bare = bare_form(test)
+    return plain if bare is None or bare is test else Or((plain, request.anywhere(bare)))
+
+
+def bare_form(test: Test[Column]) -> Test[Column] | None:
+    r"""What is to be asked of a bare file name in place of a path; None where that cannot answer the test.
+
+    `\x.exe` at the end of a path is `x.exe` as a bare name. A folder cannot be asked of it, and a text that may be
+    anywhere in the path is not looked for in the folders.
+    """
     if not isinstance(test, Text | Regex) or test in (PRESENT, Text(())):
-        return plain
+        return test
+    if isinstance(test, Text) and ANY not in test.parts and not any(map(_has_separator, test.parts)):
+        return test
     tail = test.parts[1:] if isinstance(test, Text) and test.parts[0] is ANY else ()
     if tail and isinstance(tail[0], str) and ANY not in tail and not any(map(_has_folder, tail)):
         if tail[0][0] not in "\\/":
-            return plain
+            return test
         name = Text(join_parts((tail[0][1:],), tail[1:]), isinstance(test, Text) and test.cased)
         if name.parts:
-            return Or((plain, request.anywhere(name)))
-    request.notes.concerned.add(request.match.subject.name)
-    return plain
+            return name
+    return None
+
+
+def _has_separator(part: Part) -> bool:
+    return isinstance(part, str) and _last_separator(part) >= 0
 
 
 def _has_folder(part: Part) -> bool:
@@ -97,12 +111,10 @@ def _doubled_name(request: Request) -> Expr[Column]:
     r"""Some rows hold the path with its file name once more behind it: `C:\a\x.exe\x.exe`.
 
     Only what fixes a folder together with the name at the path's end needs a second test. What looks past a file's
-    extension into the next folder, and regular expressions, see such a row differently (a caveat).
+    extension into the next folder, and regular expressions, see such a row differently (`sees_doubled`).
     """
     test, plain = request.test, request.anywhere(request.test)
     texts = [p for p in test.parts if isinstance(p, str)] if isinstance(test, Text) else []
-    if isinstance(test, Regex) or any(map(_enters_file, texts)):
-        request.notes.concerned.add(request.match.subject.name)
     if not isinstance(test, Text) or not texts or test.parts[-1] is ANY:
         return plain
     begin, at = 0, -1
@@ -123,11 +135,18 @@ def _doubled_name(request: Request) -> Expr[Column]:
     )
 
 
+def sees_doubled(test: Test[Column]) -> bool:
+    """Whether a test comes out otherwise where the file's name stands once more behind the path."""
+    return isinstance(test, Regex) or (
+        isinstance(test, Text) and any(_enters_file(part) for part in test.parts if isinstance(part, str))
+    )
+
+
 def _enters_file(text: str) -> bool:
     r"""Whether a name with an extension is followed by a separator and what may be its beginning: `.zip\`."""
     end = _last_separator(text)
-    if end < 0 or "." not in text[:end]:
-        return False
+    if end < 0 or "." not in text[:end] or (text[end + 1 :] and text[:end].endswith(text[end:])):
+        return False  # the last is the form of such rows itself
     begin = _last_separator(text[:end])
     name = text[begin + 1 : end]
     return "." in name and (begin < 0 or name.lower().startswith(text[end + 1 :].lower()))

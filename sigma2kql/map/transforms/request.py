@@ -49,13 +49,11 @@ class Loss:
 class Notes:
     """What a mapping learns on its way: losses, and values that can never match (code, sentence, place, hint).
 
-    `concerned`: fields whose caveat speaks of a test that was made; asked only of transforms in `SELECTIVE`.
     `lacking`: fields that none of the events has, with the reason, the place and a hint.
     """
 
     losses: list[Loss] = field(default_factory=list)
     never: list[tuple[str, str, Span | None, str]] = field(default_factory=list)
-    concerned: set[str | None] = field(default_factory=set)
     lacking: dict[str | None, tuple[str, Span | None, str]] = field(default_factory=dict)
 
     def lose(self, exactness: Exactness, why: str, span: Span | None, negated: bool) -> None:

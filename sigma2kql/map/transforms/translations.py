@@ -172,8 +172,6 @@ def _hashes(request: Request) -> Expr[Column]:
             if column is not None:
                 known.append(Match(column, _hash_text(value, begun), request.match.span))
         if known:
-            if "IMPHASH" in names:
-                request.notes.concerned.add(request.match.subject.name)
             if len(known) < len(found):
                 request.lose("broader", "not every hash of the value has a column")
             return And(tuple(known)) if len(known) > 1 else known[0]
