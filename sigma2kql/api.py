@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, frozen
 from sigma2kql.kql import query as emission
@@ -313,6 +313,8 @@ class Compiler:
                     verdict=None if failed else "exact",
                     diagnostics=problems,
                 )
+            case _:
+                assert_never(document)
 
     # -- rules -------------------------------------------------------------------------------------------------------
 

@@ -19,14 +19,16 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import assert_never
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, diagnostic, did_you_mean, frozen
 from sigma2kql.kql.query import emit
-from sigma2kql.language.condition import Condition, Joined, Named, parse
+from sigma2kql.language.condition import Condition, Joined, Named, Quantified, parse
 from sigma2kql.map.by_source import together
 from sigma2kql.map.rule import Mapped
 from sigma2kql.model.literals import decimal_text, identifier, is_word, quoted
 from sigma2kql.model.tree import Column, Compiled, Correlation, Document, Recurrence, Reference, Rule, Verdict
+from sigma2kql.text.nodes import Fault
 
 RULE = "CorrelatedRule"
 STEP = "Step"
@@ -389,7 +391,7 @@ _COMPARES: Mapping[str, Callable[[float, float], bool]] = {
 }
 
 
-def _excludes(node: object) -> bool:
+def _excludes(node: Condition | Fault) -> bool:
     """Whether a rule stands under `not`."""
     match node:
         case Joined("not", (Joined("not", (inner,)),)):
@@ -398,21 +400,29 @@ def _excludes(node: object) -> bool:
             return True
         case Joined(_, operands):
             return any(map(_excludes, operands))
-        case _:
+        case Named() | Quantified() | Fault():
             return False
+        case _:
+            assert_never(node)
 
 
 def _joins_all(expression: str | None) -> bool:
     """Whether a condition over rule names is no other than that all of them match."""
-    todo: list[object] = [parse(expression)] if expression is not None else []
+    parsed = parse(expression) if expression is not None else None
+    todo: list[Condition] = []
+    if parsed is not None and not isinstance(parsed, Fault):
+        todo.append(parsed)
     while todo:
-        match todo.pop():
+        node = todo.pop()
+        match node:
             case Joined("and", operands):
                 todo.extend(operands)
             case Named():
                 pass
-            case _:
+            case Joined() | Quantified():
                 return False
+            case _:
+                assert_never(node)
     return True
 
 
@@ -436,8 +446,10 @@ def _expression(text: str, names: Mapping[str, str], time: str) -> _Measure:
                     test(operand, wanted) for operand in operands
                 )
                 return f"({joined})"
-            case _:
+            case Quantified():
                 raise AssertionError(node)  # the reader has refused it
+            case _:
+                assert_never(node)
 
     tree = parse(text)
     assert isinstance(tree, Joined | Named)

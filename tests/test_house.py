@@ -234,3 +234,69 @@ def test_a_base_name_occurs_once() -> None:
 def test_the_tests_mirror_the_house() -> None:
     folders = {path.name for path in (HOME.parent / "tests").iterdir() if any(path.glob("test_*.py"))}
     assert folders - {"benchmarks"} <= {path.name for path in HOME.iterdir() if path.is_dir()}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Closed unions
+
+# The kinds of value of which the whole set is known: a `match` over one of them names every member, so that mypy names
+# the arms that a new member lacks. (Walks that see every node of every rule ask isinstance instead, and say why.)
+UNIONS = {
+    "Expr": {"And", "Or", "Not", "Match"},
+    "Test": {"Text", "Regex", "Cidr", "Number", "Bool", "Null", "Exists", "SameAs", "DatePart"},
+    "Part": {"Wildcard", "OneOf", "Placeholder"},
+    "Document": {"Rule", "Correlation", "Filter", "NativeQuery", "Broken"},
+    "YamlNode": {"YamlScalar", "YamlList", "YamlMap"},
+    "Condition": {"Named", "Quantified", "Joined"},
+    "regex Node": {"Char", "Dot", "Set", "Edge", "Sequence", "Choice", "Repeat", "Group", "Switch"},
+    "Piece": {"Unsure", "Listed", "Chain", "Wrap"},
+}
+
+
+def test_the_unions_are_those_of_the_code() -> None:
+    from typing import get_args, get_origin
+
+    from sigma2kql.kql import layout
+    from sigma2kql.language import condition
+    from sigma2kql.model import tree
+    from sigma2kql.regex import pattern
+    from sigma2kql.text import nodes
+
+    unions = {
+        "Expr": tree.Expr,
+        "Test": tree.Test,
+        "Part": tree.Part,
+        "Document": tree.Document,
+        "YamlNode": nodes.YamlNode,
+        "Condition": condition.Condition,
+        "regex Node": pattern.Node,
+        "Piece": layout.Piece,
+    }
+    members = {name: {(get_origin(one) or one).__name__ for one in get_args(union)} for name, union in unions.items()}
+    assert {name: found - {"str"} for name, found in members.items()} == UNIONS
+
+
+def classes(pattern: ast.pattern) -> Iterator[str]:
+    """The classes that a pattern asks for at its top."""
+    match pattern:
+        case ast.MatchClass(ast.Name(name)):
+            yield name
+        case ast.MatchOr(patterns):
+            for one in patterns:
+                yield from classes(one)
+        case ast.MatchAs(pattern=ast.pattern() as inner):
+            yield from classes(inner)
+        case _:
+            return
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(HOME)))
+def test_a_match_over_a_closed_union_names_all_of_it(path: Path) -> None:
+    members = set().union(*UNIONS.values())
+    silent = []
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Match) and members & {name for case in node.cases for name in classes(case.pattern)}:
+            last = node.cases[-1].body[-1]
+            if "assert_never(" not in ast.unparse(last):
+                silent.append(f"line {node.lineno}: match {ast.unparse(node.subject)}")
+    assert silent == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import click
 
@@ -82,3 +82,5 @@ def _tree(expr: Expr[Any], indent: str) -> list[str]:
             return [f"{indent}not", *_tree(item, indent + "  ")]
         case Match(subject, test):
             return [printable(f"{indent}{subject.name or 'the event'} {in_words(test)}")]
+        case _:
+            assert_never(expr)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, assert_never
 
 from sigma2kql.api import Input
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, diagnostic
@@ -28,6 +28,8 @@ def kind(document: Document) -> str:
             return "native"
         case Broken(kind=told):
             return told
+        case _:
+            assert_never(document)
 
 
 def as_kql(done: Compiled, header: bool = True) -> str:

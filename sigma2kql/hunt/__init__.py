@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, assert_never
 
 from sigma2kql.api import Compiler, Options
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, frozen
@@ -21,7 +21,7 @@ from sigma2kql.engines.remote import RemoteEngine, Rows, TimeRange, cut, limited
 from sigma2kql.hunt.gather import Asked
 from sigma2kql.lint.judge import as_compiled
 from sigma2kql.map.target import Target, load_target
-from sigma2kql.model.tree import Compiled, Correlation, Document, NativeQuery, Rule, Table
+from sigma2kql.model.tree import Broken, Compiled, Correlation, Document, Filter, NativeQuery, Rule, Table
 from sigma2kql.proof.labelled_rows import fields_of
 
 FATAL = frozenset({"E600", "E670", "E671", "E672"})  # no other query would fare better
@@ -168,6 +168,10 @@ def plan(documents: Sequence[Document], choices: Sequence[Options], wide: bool =
                     names = tuple(_ask_for_query(made.asked, compiler, document.query))
                 case Correlation():
                     names = tuple((done.table or "").split(", "))
+                case Filter() | Broken():
+                    pass
+                case _:
+                    assert_never(document)
         made.stands_on.append(names)
     return made
 

@@ -336,10 +336,12 @@ def _wildcards(column: Column, tests: Sequence[Text]) -> str:
 
 def _ends(parts: tuple[Part, ...]) -> tuple[str, str] | None:
     """Begin and end of a text, where both can be tested by themselves."""
-    match parts:
-        case (str(start), any_, str(end)) if any_ is ANY and not _meet(start, end):
-            return start, end
-    return None
+    if len(parts) != 3:
+        return None
+    start, between, end = parts
+    if not isinstance(start, str) or between is not ANY or not isinstance(end, str) or _meet(start, end):
+        return None
+    return start, end
 
 
 def _meet(start: str, end: str) -> bool:

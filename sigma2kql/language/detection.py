@@ -91,6 +91,7 @@ class DetectionReader:
     def item(self, field: Field, chain: Chain, values: list[YamlNode]) -> Expr[Field] | None:
         names, _, every, negated, _, wrap = chain
         before, behind = wrap or (False, False)
+        source = self.source
         exprs: list[Expr[Field]] = []
         for value in values:
             if (
@@ -103,7 +104,7 @@ class DetectionReader:
                     parts = (ANY, text, ANY) if behind else (ANY, text)
                 else:
                     parts = (text, ANY) if behind else (text,)
-                exprs.append(Match(field, Text(parts), value))
+                exprs.append(Match(field, Text(parts), Span(source, value.start, value.end)))
             elif (expr := self.test(field, chain, value)) is not None:
                 exprs.append(expr)
         if len(exprs) < len(values):
@@ -126,9 +127,9 @@ class DetectionReader:
         if chain.faults:
             return None
         try:
-            expr = read_test(chain, value, field)
+            expr = read_test(chain, value, field, at := span(self.source, value))
         except Refused as refused:
-            self.report(refused.code, refused.message, value, refused.hint)
+            self.report(refused.code, refused.message, at, refused.hint)
             return None
         return expr if "re" not in chain.names or self.check_pattern(expr, value) else None
 
@@ -151,13 +152,20 @@ class DetectionReader:
         reading = trap(value)
         if reading and not reading.endswith("date"):  # a date is an error of its own
             hint = f"write '{value.text}' in quotes for the text, or the value itself"
-            self.report("W101", f"`{value.text}` without quotes is {reading} in YAML 1.1", value, hint)
+            self.report(
+                "W101", f"`{value.text}` without quotes is {reading} in YAML 1.1", span(self.source, value), hint
+            )
 
     def warn_literal(self, chain: Chain, value: YamlScalar) -> None:
         r"""`\temp\*\x`: the star behind one backslash is a literal one, which no path can hold."""
         if "\\*" in value.text and "re" not in chain.names and _STAR_IN_PATH.search(value.text):
             hint = r"write `\\*` for a backslash and a wildcard"
-            self.report("W211", r"`\*` is the character `*` itself, not a backslash and a wildcard", value, hint)
+            self.report(
+                "W211",
+                r"`\*` is the character `*` itself, not a backslash and a wildcard",
+                span(self.source, value),
+                hint,
+            )
 
     def look_again(self, field: Field, chain: Chain, exprs: list[Expr[Field]]) -> None:
         """Keywords and what `expand` was applied to: warn of tests that cannot be meant."""

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-from sigma2kql.diagnostics.diagnostic import did_you_mean, frozen
+from sigma2kql.diagnostics.diagnostic import Span, did_you_mean, frozen
 from sigma2kql.language.strings import CLOSE, OPEN, hold, normalise, unescape, within
 from sigma2kql.model.tree import (
     Bool,
@@ -88,34 +88,21 @@ def _as_literal(draft: Draft, name: str, node: YamlScalar) -> str:
 # The modifiers, one function each: what stood before and the value as written -> what stands after
 
 
-def contains(draft: Draft, node: YamlScalar) -> Draft:
-    match draft:
-        case Regex():  # found anywhere already
+_Shape: TypeAlias = Literal["contains", "startswith", "endswith"]
+
+
+def _shaped(name: _Shape) -> Callable[[Draft, YamlScalar], Draft]:
+    """contains, startswith and endswith: with anything before it, behind it or both."""
+
+    def shape(draft: Draft, node: YamlScalar) -> Draft:
+        if isinstance(draft, Regex):  # found anywhere already
             return draft
-        case SameAs():
-            return replace(draft, shape="contains")
-    text = _as_text(draft, "contains", node)
-    return Text(within(text.parts), text.cased)
+        if isinstance(draft, SameAs):
+            return replace(draft, shape=name if draft.shape in ("equals", name) else "contains")
+        text = _as_text(draft, name, node)
+        return Text(within(text.parts, before=name != "startswith", behind=name != "endswith"), text.cased)
 
-
-def startswith(draft: Draft, node: YamlScalar) -> Draft:
-    match draft:
-        case Regex():
-            return draft
-        case SameAs():
-            return replace(draft, shape="startswith" if draft.shape in ("equals", "startswith") else "contains")
-    text = _as_text(draft, "startswith", node)
-    return Text(within(text.parts, before=False), text.cased)
-
-
-def endswith(draft: Draft, node: YamlScalar) -> Draft:
-    match draft:
-        case Regex():
-            return draft
-        case SameAs():
-            return replace(draft, shape="endswith" if draft.shape in ("equals", "endswith") else "contains")
-    text = _as_text(draft, "endswith", node)
-    return Text(within(text.parts, behind=False), text.cased)
+    return shape
 
 
 def cased(draft: Draft, node: YamlScalar) -> Draft:
@@ -287,9 +274,9 @@ _FIRST: frozenset[str] = frozenset()
 _LISTS = frozenset({"all", "neq"})  # about the item as a whole, wherever they stand
 
 MODIFIERS: Mapping[str, Modifier] = {
-    "contains": Modifier(contains, _SHAPES | _LITERAL | _BASE64 | _FLAGS | {"re", "fieldref"}, True),
-    "startswith": Modifier(startswith, _SHAPES | _LITERAL | _BASE64 | _FLAGS | {"re", "fieldref"}),
-    "endswith": Modifier(endswith, _SHAPES | _LITERAL | _BASE64 | _FLAGS | {"re", "fieldref"}),
+    "contains": Modifier(_shaped("contains"), _SHAPES | _LITERAL | _BASE64 | _FLAGS | {"re", "fieldref"}, True),
+    "startswith": Modifier(_shaped("startswith"), _SHAPES | _LITERAL | _BASE64 | _FLAGS | {"re", "fieldref"}),
+    "endswith": Modifier(_shaped("endswith"), _SHAPES | _LITERAL | _BASE64 | _FLAGS | {"re", "fieldref"}),
     "cased": Modifier(cased, _SHAPES | _LITERAL | _BASE64 | {"fieldref"}, True),
     "windash": Modifier(windash, _SHAPES | _LITERAL, True),
     "expand": Modifier(expand, _SHAPES | _LITERAL | _FLAGS | {"re"}, True),
@@ -415,8 +402,8 @@ def read_value(node: YamlScalar) -> Test[Field]:
     raise Refused("E221", f"`{node.text}` is not a value of the Sigma language", f"write '{node.text}' in quotes")
 
 
-def read_test(chain: Chain, node: YamlScalar, subject: Field) -> Expr[Field]:
-    """One value of an item as a test on its field, alternatives as `Or`. Raises Refused.
+def read_test(chain: Chain, node: YamlScalar, subject: Field, at: Span) -> Expr[Field]:
+    """One value of an item, which stands `at` its place, as a test on its field, alternatives as `Or`. Raises Refused.
 
     A keyword (a field without a name) is searched anywhere in the event, so its text gets ANY on both sides.
     """
@@ -427,15 +414,15 @@ def read_test(chain: Chain, node: YamlScalar, subject: Field) -> Expr[Field]:
     if type(draft) is tuple:
         keyword = subject.name is None
         shapes = [replace(one, parts=within(one.parts)) if keyword else one for one in draft]
-        return Or(tuple(Match(subject, one, node) for one in shapes))
+        return Or(tuple(Match(subject, one, at) for one in shapes))
     assert not isinstance(draft, (tuple, Encoded))
     if subject.name is None and isinstance(draft, Text):
         draft = Text(within(draft.parts), draft.cased)
     elif isinstance(draft, DatePart):
         _check_range(draft)
     elif isinstance(draft, SameAs):
-        draft = replace(draft, other=Field(draft.other.name, node))
-    match: Match[Field] = Match(subject, draft, node)
+        draft = replace(draft, other=Field(draft.other.name, at))
+    match: Match[Field] = Match(subject, draft, at)
     return Not(match) if isinstance(draft, Exists) and node.value is False else match
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from typing import assert_never
 
 from sigma2kql.diagnostics.diagnostic import Span, fail
 from sigma2kql.model.tree import ANY, ONE, And, Expr, Field, Match, Not, Or, Part, Placeholder, Regex, Test, Text
@@ -155,6 +156,8 @@ def substitute(expr: Expr[Field], values: Mapping[str, Sequence[str]]) -> Expr[F
             return matches[0] if len(matches) == 1 else Or(matches)
         case Match():
             return expr
+        case _:
+            assert_never(expr)
 
 
 def _filled(test: Text | Regex, values: Mapping[str, str]) -> Test[Field]:
@@ -170,3 +173,5 @@ def _filled(test: Text | Regex, values: Mapping[str, str]) -> Test[Field]:
                 else:
                     out.append(part)
             return replace(test, parts=normalise(out))
+        case _:
+            assert_never(test)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, assert_never, get_args
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Source, Span, diagnostic, did_you_mean
 from sigma2kql.model.tree import CorrelationType, Reference, Threshold
@@ -216,6 +216,8 @@ class CorrelationReader:
                 case Quantified(_, _, start, end):
                     at = locate(self.source, node, start, end)
                     self.problems.append(diagnostic("E233", "a correlation names its rules one by one", at))
+                case never:
+                    assert_never(never)
         for name in known.keys() - named:
             at = known[name].span or span(self.source, node)
             self.problems.append(diagnostic("E233", f"the condition does not mention the rule `{name}`", at))

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, TypeVar, assert_never, cast, get_args
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean
 from sigma2kql.language.detection import read_detection
@@ -213,7 +213,7 @@ class _Reader:
         def on_column(leaf: Match[Field]) -> Expr[Column]:
             name = leaf.subject.name
             start, end = (leaf.span.start, leaf.span.end) if leaf.span else (0, 1)
-            node_at = YamlScalar(self.source, name or "", name or "", start, end)
+            node_at = YamlScalar(name or "", name or "", start, end)
             if name is None:
                 self.problem("E455", "a predicate in a mapping names columns; keywords are not possible", node_at)
                 return ALWAYS
@@ -444,7 +444,7 @@ def _without_nocase(node: Node) -> tuple[Node, frozenset[str]]:
                 if "nocase" in modifiers:
                     names.add(column)
                     name = "|".join([column, *(m for m in modifiers if m != "nocase")])  # noqa: PLW2901
-                    key = YamlScalar(key.source, name, name, key.start, key.end)
+                    key = YamlScalar(name, name, key.start, key.end)
                 values[name] = value
                 keys[name] = key
             return YamlMap(values, keys, node.start, node.end), frozenset(names)
@@ -453,8 +453,10 @@ def _without_nocase(node: Node) -> tuple[Node, frozenset[str]]:
             return YamlList([item for item, _ in done], node.start, node.end), frozenset().union(
                 *(names for _, names in done)
             )
-        case _:
+        case YamlScalar():
             return node, frozenset()
+        case _:
+            assert_never(node)
 
 
 def read_table(source: Source, target: str, whole: bool = True) -> Table:

@@ -24,6 +24,7 @@ from sigma2kql.model.tree import (
     SameAs,
     Test,
     Text,
+    Wildcard,
 )
 
 _SAME = {"equals": "is", "contains": "contains", "startswith": "starts with", "endswith": "ends with"}
@@ -74,5 +75,7 @@ def _part(part: Part) -> str:
             return f"[{chars}]"
         case Placeholder(name):
             return f"%{name}%"
-        case _:
+        case Wildcard():
             return part.value
+        case _:
+            assert_never(part)

@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, assert_never
 
 from sigma2kql.diagnostics.diagnostic import frozen
 from sigma2kql.map.field_places import find_field
@@ -24,6 +24,7 @@ from sigma2kql.model.tree import (
     Bool,
     Cidr,
     Column,
+    DatePart,
     Exists,
     Expr,
     FieldMap,
@@ -34,6 +35,7 @@ from sigma2kql.model.tree import (
     OneOf,
     Or,
     Regex,
+    SameAs,
     Serve,
     Table,
     Test,
@@ -407,6 +409,8 @@ class _Search:
                     # text that is put together from parts: what it must contain is one more of them
                     found = put(cells, (column.reads[0], "fragment", (part,)), part)
                     yield from () if found is None else (found,)
+            case _:
+                assert_never(expr)
 
     def _own(self, test: Test[Column]) -> list[Any]:
         """What the event says somewhere that passes a test: the columns of several fields may be one."""
@@ -470,8 +474,10 @@ def _contained(test: Test[Column]) -> str:
     match test:
         case Text((Wildcard.ANY, str(text), Wildcard.ANY)):
             return text
-        case _:
+        case Text() | Regex() | Cidr() | Number() | Bool() | Null() | Exists() | SameAs() | DatePart():
             return ""
+        case _:
+            assert_never(test)
 
 
 def _as_it_is(cells: Cells) -> Iterator[Cells]:
@@ -518,5 +524,7 @@ def _witnesses(test: Test[Column], wanted: bool) -> list[Any]:
             return [str(ip_network(network).network_address)]
         case Regex():
             return list(regex_witnesses(test.pattern, test.flags)[:3])
-        case _:
+        case SameAs() | DatePart():
             return []
+        case _:
+            assert_never(test)

@@ -37,10 +37,12 @@ from sigma2kql.model.tree import (
     OneOf,
     Or,
     Part,
+    Placeholder,
     Regex,
     SameAs,
     Test,
     Text,
+    Wildcard,
 )
 from sigma2kql.proof.regex_texts import regex_witnesses
 from sigma2kql.reference.evaluate import evaluate, holds
@@ -320,8 +322,12 @@ def _filled(parts: Iterable[Part], filler: str) -> str:
                 out.append(part)
             case OneOf(chars):
                 out.append(chars[0])
+            case Wildcard():
+                out.append(filler if part is ANY else "x")
+            case Placeholder():
+                pass
             case _:
-                out.append(filler if part is ANY else "x" if part is ONE else "")
+                assert_never(part)
     return "".join(out)
 
 

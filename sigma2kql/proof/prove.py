@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, assert_never
 
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError
 from sigma2kql.model.simplify import leaves
@@ -323,5 +323,7 @@ def _deciding(tree: Trace[Column], expected: bool) -> Iterator[Trace[Column]]:
             for part in tree.parts:
                 if part.holds:
                     yield from _deciding(part, expected)
-        case _:
+        case And() | Or():
             yield tree
+        case _:
+            assert_never(tree.expr)

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, assert_never
 
 from sigma2kql.api import Compiler
 from sigma2kql.correlate import column_name
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, frozen
 from sigma2kql.engines.duckdb import Engine
 from sigma2kql.events.event_forms import EventForm, recognise, sigma_fields
-from sigma2kql.model.tree import And, Compiled, Correlation, Document, KqlType, Rule
+from sigma2kql.model.tree import And, Broken, Compiled, Correlation, Document, Filter, KqlType, NativeQuery, Rule
 from sigma2kql.proof import Counterexample, Feed, Result, Subject, outcome
 from sigma2kql.proof.event_rows import TIMES, raw_row, shape
 from sigma2kql.proof.labelled_rows import GENERATED, fields_of
@@ -63,12 +63,17 @@ def fed(compiler: Compiler, done: Compiled) -> Subject:
     inner: dict[int, Correlation] = {}
     todo: list[Document] = [done.document]
     while todo:
-        match todo.pop():
+        document = todo.pop()
+        match document:
             case Correlation() as correlation if id(correlation) not in inner:
                 inner[id(correlation)] = correlation
                 todo += [known[reference.name] for reference in correlation.rules]
             case Rule() as rule if id(rule) not in feeds:
                 feeds[id(rule)] = Feed(rule, compiler.where(rule), compiler.map(rule))
+            case Rule() | Correlation() | Filter() | NativeQuery() | Broken():
+                pass
+            case _:
+                assert_never(document)
     del inner[id(done.document)]
     return Subject(done, feeds=tuple(feeds.values()), inner=tuple(inner.values()))
 

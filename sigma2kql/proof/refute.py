@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from itertools import product
 from math import prod
+from typing import assert_never
 
 from sigma2kql.model.simplify import leaves
 from sigma2kql.model.tree import ANY, And, Exists, Expr, Field, Match, Not, Null, Or, Regex, Test, Text
@@ -52,6 +53,8 @@ def _all_ways(expr: Expr[Field], wanted: bool) -> list[tuple[Asked, ...]] | None
             if together:
                 return [tuple(asked for way in combined for asked in way) for combined in product(*known)]
             return [way for ways in known for way in ways]
+        case _:
+            assert_never(expr)
 
 
 def _clash(way: Iterable[Asked]) -> str:

@@ -36,6 +36,8 @@ def shortest(node: Node) -> str:
             return shortest(item) * low
         case Group(item):
             return shortest(item)
+        case _:
+            assert_never(node)
 
 
 def fitting(node: Set, chars: str = "xX1 -_/:.=\\\t") -> list[str]:

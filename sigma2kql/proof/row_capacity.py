@@ -7,10 +7,32 @@ row without a problem; what `closed` names is all that a row can say of the fiel
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 from sigma2kql.map.field_places import find_field
-from sigma2kql.model.tree import ANY, And, Column, Expr, Field, FieldMap, Match, Number, Or, Serve, Table, Text
+from sigma2kql.model.tree import (
+    ANY,
+    And,
+    Bool,
+    Cidr,
+    Column,
+    DatePart,
+    Exists,
+    Expr,
+    Field,
+    FieldMap,
+    Match,
+    Not,
+    Null,
+    Number,
+    Or,
+    Regex,
+    SameAs,
+    Serve,
+    Table,
+    Test,
+    Text,
+)
 from sigma2kql.proof.event_rows import Shaped, shape
 from sigma2kql.proof.row_cells import read_column
 from sigma2kql.reference.evaluate import evaluate, text_of
@@ -160,18 +182,22 @@ def _stated(where: Expr[Column]) -> Iterator[tuple[Column, Any]]:
         case And(items) | Or(items):
             for item in items:
                 yield from _stated(item)
-        case _:
+        case Not():
             return
+        case _:
+            assert_never(where)
 
 
-def _whole(test: Any) -> str | None:
+def _whole(test: Test[Column]) -> str | None:
     match test:
         case Text((str(text),)):
             return text
         case Number("==", value):
             return text_of(value)
-        case _:
+        case Text() | Number() | Regex() | Cidr() | Bool() | Null() | Exists() | SameAs() | DatePart():
             return None
+        case _:
+            assert_never(test)
 
 
 def _only(where: Expr[Column], column: Column) -> list[str] | None:
@@ -184,5 +210,7 @@ def _only(where: Expr[Column], column: Column) -> list[str] | None:
         case Or(items) if items:
             each = [_only(item, column) for item in items]
             return None if any(one is None for one in each) else [value for one in each for value in one or ()]
-        case _:
+        case Match() | Or() | Not():
             return None
+        case _:
+            assert_never(where)

@@ -18,10 +18,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter
-from typing import Any
+from typing import Any, assert_never
 
 from sigma2kql.diagnostics.diagnostic import frozen
-from sigma2kql.language.condition import Condition, Joined, Named, parse
+from sigma2kql.language.condition import Condition, Joined, Named, Quantified, parse
 from sigma2kql.model.tree import Correlation, Rule
 from sigma2kql.reference.evaluate import text_of
 
@@ -185,7 +185,9 @@ def _conditional(tree: Condition, members: Sequence[_Member], span: timedelta) -
             case Joined(word, operands):
                 every = (word == "and") is wanted
                 return (all if every else any)(holds(operand, time, wanted) for operand in operands)
-            case _:
+            case Quantified():
                 raise AssertionError(node)  # such conditions are refused when they are read
+            case _:
+                assert_never(node)
 
     yield from (time for time in {member.time for member in members} if holds(tree, time, True))

@@ -50,6 +50,7 @@ from sigma2kql.model.tree import (
     SameAs,
     Test,
     Text,
+    Wildcard,
 )
 from sigma2kql.regex import search, translate
 
@@ -149,8 +150,10 @@ def _passes(test: Test[S], value: Any, other: Callable[[S], Any], one_emptiness:
             fold = _same if cased else _fold_ascii
             theirs = [_text(e) for e in _elements(other(subject)) if e is not None and not (one_emptiness and e == "")]
             return any(_SHAPES[shape](fold(_text(e)), fold(t)) for e in elements if e is not None for t in theirs)
-        case _:
+        case Text() | Regex() | Cidr() | Number() | Bool() | DatePart():
             return any(_element_passes(test, e) for e in elements if e is not None)
+        case _:
+            assert_never(test)
 
 
 _SHAPES: Mapping[str, Callable[[str, str], bool]] = {
@@ -172,8 +175,10 @@ def _occurs(test: Test[S], value: Any, one_emptiness: bool) -> bool:
             return _text(number) in _text(value)
         case Null() | Exists() | SameAs():
             return False
-        case _:
+        case Regex() | Cidr() | Number() | Bool() | DatePart():
             return _element_passes(test, value)
+        case _:
+            assert_never(test)
 
 
 def _element_passes(test: Test[S], value: Any) -> bool:
@@ -276,10 +281,12 @@ def _segment(parts: Iterable[Part], fold: _Fold) -> _Segment:
                 width += 1
             case Placeholder(name):
                 raise ValueError(f"placeholder %{name}% is not replaced")
-            case _:
+            case Wildcard():
                 assert part is ONE
                 pattern += "."
                 width += 1
+            case _:
+                assert_never(part)
     return _Segment(re.compile(pattern, re.DOTALL), width)
 
 

@@ -6,7 +6,7 @@ engine can decide, so trees may be shared and kept.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, assert_never
 
 from sigma2kql.diagnostics.diagnostic import frozen
 
@@ -92,8 +92,10 @@ def largest_count(node: Node) -> int:
             return max([largest_count(i) for i in items if type(i) is not Char], default=1)
         case Group(item, _, _):
             return largest_count(item)
-        case _:
+        case Char() | Dot() | Set() | Edge() | Switch():
             return 1
+        case _:
+            assert_never(node)
 
 
 def counted_size(node: Node, times: int = 1) -> int:
@@ -108,5 +110,7 @@ def counted_size(node: Node, times: int = 1) -> int:
             return counted_size(item, times)
         case Set(items, _, _) if any(isinstance(i, str) and i[1] in "wWpP" for i in items):
             return 10 * times if times > 1 else 0
-        case _:
+        case Char() | Dot() | Set() | Edge() | Switch():
             return times if times > 1 else 0
+        case _:
+            assert_never(node)

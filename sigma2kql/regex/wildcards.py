@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import assert_never
 
 from sigma2kql.model.literals import lowered
 from sigma2kql.model.tree import ANY, OneOf, Part, Placeholder, Wildcard
@@ -108,8 +109,10 @@ def _wildcard_part(part: Part | Edge) -> str:
             return text
         case Placeholder(name):
             raise ValueError(f"placeholder %{name}% is not replaced")
-        case _:
+        case Wildcard():
             return ".*" if part is ANY else "."
+        case _:
+            assert_never(part)
 
 
 def _units(parts: Iterable[Part | Edge]) -> list[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Source, Span, diagnostic
 from sigma2kql.text.nodes import YamlList, YamlMap, YamlNode, YamlScalar, span
@@ -186,6 +186,8 @@ class _Reader:
                 return [self.plain(one, item) for item in node.items]
             case YamlScalar():
                 return self.scalar(one, node)
+            case _:
+                assert_never(node)
 
     def scalar(self, one: Exported, node: YamlScalar) -> Any:
         value = node.value

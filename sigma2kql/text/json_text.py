@@ -127,7 +127,7 @@ class _Reader:
             raise self.stop(error.pos, error.msg[0].lower() + error.msg[1:]) from None
         if _LONE.search(text):
             raise self.stop(at, "half of a surrogate pair stands for no character")
-        return YamlScalar(self.source, text, text, at, end)
+        return YamlScalar(text, text, at, end)
 
     def plain(self, at: int) -> YamlScalar:
         number = _NUMBER.match(self.text, at)
@@ -136,10 +136,10 @@ class _Reader:
             value = float(word) if re.search("[.eE]", word) else int(word)
             if isinf(value):
                 raise self.stop(at, "the number is too large")
-            return YamlScalar(self.source, value, word, at, number.end(), plain=True)
+            return YamlScalar(value, word, at, number.end(), plain=True)
         for word, meaning in _WORDS.items():
             if self.text.startswith(word, at) and not self.text[at + len(word) : at + len(word) + 1].isalnum():
-                return YamlScalar(self.source, meaning, word, at, at + len(word), plain=True)
+                return YamlScalar(meaning, word, at, at + len(word), plain=True)
         raise self.stop(
             at, "a value is to be here: a map, a list, a text in double quotes, a number, true, false or null"
         )

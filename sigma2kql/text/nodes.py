@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, assert_never
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Source, Span, diagnostic
 
@@ -18,22 +18,16 @@ if TYPE_CHECKING:
 MAX_DEPTH = 64
 
 
-class YamlScalar(Span):
-    """The characters of one value, with its YAML 1.1 reading, its text after unquoting and whether it stands unquoted.
+class YamlScalar:
+    """One value: its YAML 1.1 reading, its text after unquoting, its place and whether it stands unquoted."""
 
-    It is the place of what is read from it: most values of a rule need no other.
-    """
+    __slots__ = ("end", "plain", "start", "text", "value")
 
-    __slots__ = ("plain", "text", "value")
-
-    source: Source  # the composer sets these one by one
-    start: int
-    end: int
-
-    def __init__(self, source: Source, value: Any, text: str, start: int, end: int, plain: bool = False) -> None:
-        super().__init__(source, start, end)
+    def __init__(self, value: Any, text: str, start: int, end: int, plain: bool = False) -> None:
         self.value = value
         self.text = text
+        self.start = start
+        self.end = end
         self.plain = plain
 
 
@@ -116,6 +110,8 @@ def plain(node: YamlNode) -> Any:
             return [plain(item) for item in node.items]
         case YamlScalar():
             return node.value if isinstance(node.value, (str, int, float)) or node.value is None else node.text
+        case _:
+            assert_never(node)
 
 
 _CANONICAL = re.compile(r"~|null|Null|NULL||true|True|TRUE|false|False|FALSE|[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?")

@@ -312,13 +312,12 @@ class _Builder:
             self.open.discard(id(node))
 
     def nothing(self, start: int) -> YamlScalar:
-        return YamlScalar(self.source, None, "", start, start)
+        return YamlScalar(None, "", start, start)
 
     def scalar(self, node: ScalarNode) -> YamlScalar:
         if node.tag:
             return self.tagged(node)
         made = _new(YamlScalar)  # calling the class would cost more than all else here
-        made.source = self.source
         made.value = made.text = text = node.value
         made.start = node.start_mark.index
         made.end = node.end_mark.index
@@ -342,16 +341,16 @@ class _Builder:
         start, end = node.start_mark.index + self.offset, node.end_mark.index + self.offset
         text = node.value
         if node.tag in (_PREFIX + "str", "!"):
-            return YamlScalar(self.source, text, text, start, end)
+            return YamlScalar(text, text, start, end)
         tag, value = _implicit(text)
         if tag == node.tag:
-            return YamlScalar(self.source, value, text, start, end)
+            return YamlScalar(value, text, start, end)
         if node.tag in _CONSTRUCT:
             message = f"`{text}` is not of the type that its tag names"
         else:
             message = f"the tag `{node.tag}` is not supported"
         self.problems.append(diagnostic("E109", message, Span(self.source, start, end)))
-        return YamlScalar(self.source, text, text, start, end)
+        return YamlScalar(text, text, start, end)
 
     def sequence(self, node: SequenceNode, depth: int) -> YamlList:
         if node.tag:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, assert_never
 
 from sigma2kql.map.transforms.request import PRESENT, Notes, as_text, join_parts
 from sigma2kql.model.literals import decimal_text, quoted
 from sigma2kql.model.tree import (
     ONE,
     Bool,
+    Cidr,
     Column,
+    DatePart,
     Exists,
     Expr,
     FieldMap,
@@ -67,8 +69,10 @@ def typed(leaf: Match[Column], notes: Notes) -> Expr[Column]:
             return Match(_decoded(column), test, leaf.span)
         case Text() if column.kind == "xml":
             return Match(column, escaped(test, column), leaf.span)
-        case _:
+        case Text() | Regex() | Cidr() | Number() | Bool() | Null() | Exists() | SameAs() | DatePart():
             return leaf
+        case _:
+            assert_never(test)
 
 
 def _decoded(column: Column) -> Column:

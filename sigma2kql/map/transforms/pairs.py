@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from sigma2kql.diagnostics.diagnostic import Span
 from sigma2kql.map.transforms.request import (
@@ -23,13 +23,20 @@ from sigma2kql.map.transforms.request import (
 from sigma2kql.model.tree import (
     ANY,
     And,
+    Bool,
+    Cidr,
     Column,
+    DatePart,
+    Exists,
     Expr,
     Match,
     Not,
     Null,
+    Number,
     Or,
     Part,
+    Regex,
+    SameAs,
     Test,
     Text,
 )
@@ -119,6 +126,10 @@ def _user_split(request: Request) -> Expr[Column]:
             )
             if split is not None:
                 return split
+        case Regex() | Cidr() | Number() | Bool() | Exists() | SameAs() | DatePart():
+            pass
+        case _:
+            assert_never(request.test)
     return Match(concatenated(domain, name, "right", "User"), request.test, request.match.span)
 
 

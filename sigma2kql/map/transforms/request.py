@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from sigma2kql.diagnostics.diagnostic import Span, frozen
 from sigma2kql.model.literals import decimal_text
 from sigma2kql.model.tree import (
     ANY,
     And,
+    Bool,
+    Cidr,
     Column,
+    DatePart,
     Exactness,
     Exists,
     Expr,
@@ -27,6 +30,7 @@ from sigma2kql.model.tree import (
     Or,
     Part,
     Regex,
+    SameAs,
     Test,
     Text,
 )
@@ -181,8 +185,10 @@ def text_holds(test: Test[Any], text: str) -> bool:
                 return bool(re.search(f"(?{flags}){pattern}" if flags else pattern, text))
             except re.error:
                 return False
-        case _:
+        case Cidr() | Bool() | Null() | SameAs() | DatePart():
             return False
+        case _:
+            assert_never(test)
 
 
 def shape_plain(value: str, columns: tuple[Column, ...], options: Mapping[str, Any]) -> list[tuple[Column, Any]]:

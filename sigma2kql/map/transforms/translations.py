@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, assert_never
 
 from sigma2kql.map.transforms.request import (
     PRESENT,
@@ -23,13 +23,18 @@ from sigma2kql.map.transforms.request import (
 from sigma2kql.model.tree import (
     ANY,
     And,
+    Bool,
+    Cidr,
     Column,
+    DatePart,
+    Exists,
     Expr,
     Match,
     Null,
     Number,
     Part,
     Regex,
+    SameAs,
     Text,
 )
 
@@ -80,8 +85,10 @@ def _prefix(request: Request) -> Expr[Column]:
             if not anchored:
                 return request.anywhere(request.test)
             return request.anywhere(Regex("^" + re.escape(text) + pattern[1:], flags))
-        case _:
+        case Text() | Cidr() | Number() | Bool() | Null() | Exists() | SameAs() | DatePart():
             return request.anywhere(request.test)
+        case _:
+            assert_never(request.test)
 
 
 def _overlaps(prefix: str, part: Part) -> bool:
@@ -103,8 +110,10 @@ def _replace(request: Request) -> Expr[Column]:
             return request.anywhere(change_literals(test, lambda text: text.replace(old, new)))
         case Regex(pattern, flags):
             return request.anywhere(Regex(pattern.replace(old, re.escape(new)), flags))
-        case _:
+        case Cidr() | Number() | Bool() | Null() | Exists() | SameAs() | DatePart():
             return request.anywhere(request.test)
+        case _:
+            assert_never(request.test)
 
 
 def _shape_replace(value: str, columns: tuple[Column, ...], options: Mapping[str, Any]) -> list[tuple[Column, Any]]:
