@@ -284,8 +284,10 @@ class Compiler:
                 return all_of_them(found) if kind.startswith("temporal") else any_of_them(found)
             case NativeQuery() if done.kql is not None:
                 return of_tables(scan(done.kql).tables, choice.profile)
-            case _:
+            case Rule() | Correlation() | Filter() | NativeQuery() | Broken():
                 return None
+            case _:
+                assert_never(done.document)
 
     def _compile(self, document: Document) -> Compiled:
         match document:

@@ -11,7 +11,25 @@ from datetime import timedelta
 from typing import assert_never
 
 from sigma2kql.model.simplify import leaves
-from sigma2kql.model.tree import And, Column, Expr, Liveness, Match, Not, Number, Or, Query, SameAs, Text
+from sigma2kql.model.tree import (
+    And,
+    Bool,
+    Cidr,
+    Column,
+    DatePart,
+    Exists,
+    Expr,
+    Liveness,
+    Match,
+    Not,
+    Null,
+    Number,
+    Or,
+    Query,
+    Regex,
+    SameAs,
+    Text,
+)
 from sigma2kql.reference.evaluate import holds
 from sigma2kql.workspace.profile import Profile, TableProfile
 
@@ -182,5 +200,7 @@ def _literal(leaf: Match[Column]) -> str | None:
             return text
         case Number("==", value):
             return str(value)
-        case _:
+        case Text() | Number() | Regex() | Cidr() | Bool() | Null() | Exists() | SameAs() | DatePart():
             return None
+        case _:
+            assert_never(leaf.test)
