@@ -14,14 +14,15 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
-from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, frozen
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, fail, frozen
 from sigma2kql.kql import query as emission
 from sigma2kql.kql.naming import output_columns as columns_of_query
 from sigma2kql.language.strings import placeholders, substitute
 from sigma2kql.load.documents import decode, load
 from sigma2kql.map.by_source import together
 from sigma2kql.map.rule import Mapped, map_everywhere, map_rule
-from sigma2kql.map.target import Target, columns_of_table, load_target, named_columns
+from sigma2kql.map.target import Target, columns_of_table, load_target, mapping_stamps, named_columns
+from sigma2kql.map.target_file import Service
 from sigma2kql.model.simplify import leaves
 from sigma2kql.model.tree import (
     And,
@@ -38,6 +39,7 @@ from sigma2kql.model.tree import (
     Metadata,
     NativeQuery,
     Origin,
+    Query,
     Rule,
 )
 
@@ -195,9 +197,36 @@ def convert(text_or_path: str | Path, target: str = "sentinel", **options: objec
     return [compiled for _, compiled in compile_inputs(inputs, chosen)]
 
 
+def target_of(options: Options) -> Target:
+    """The target that the options name. Raises Sigma2KqlError: it is unknown, or a mapping file is wrong."""
+    stamps = tuple([stamp for folder in options.mappings for stamp in mapping_stamps(folder)])
+    return _loaded(options.target, options.mappings, options.tables, stamps)
+
+
 @lru_cache(maxsize=32)
-def _target(name: str, mappings: tuple[Path, ...], tables: tuple[str, ...]) -> Target:
+def _loaded(
+    name: str, mappings: tuple[Path, ...], tables: tuple[str, ...], _stamps: tuple[tuple[str, int, int], ...]
+) -> Target:
+    """A target once read, as long as its mapping files are the same."""
     return load_target(name, mappings, tables)
+
+
+def refuse_format(options: Options, name: str) -> None:
+    """Raises Sigma2KqlError (E717) where the target does not say that it takes this artifact format."""
+    target = target_of(options)
+    if name not in target.formats:
+        takes = f"it takes {', '.join(target.formats)}; " if target.formats else ""
+        hint = f"{takes}its target.yml names them: formats: [{name}]"
+        raise fail("E717", f"the target `{target.name}` does not say that it takes {name}", hint=hint)
+
+
+def service_of(options: Options) -> Service:
+    """What the target's artifacts are deployed to. Raises Sigma2KqlError (E717) where the target does not say."""
+    target = target_of(options)
+    if target.service is None:
+        hint = "name it in its target.yml: service: sentinel"
+        raise fail("E717", f"the target `{target.name}` does not say what it deploys to", hint=hint)
+    return target.service
 
 
 def output_columns(done: Compiled, options: Options) -> Output:
@@ -206,7 +235,7 @@ def output_columns(done: Compiled, options: Options) -> Output:
 
     if done.query is not None and not options.union:
         return Output(columns_of_query(done.query, done.kql or ""), whole=True)
-    target = _target(options.target, options.mappings, options.tables)
+    target = target_of(options)
     return read_columns(done.kql or "", partial(columns_of_table, target))
 
 
@@ -222,7 +251,7 @@ class Compiler:
 
     def __init__(self, options: Options, documents: Sequence[Document] = ()) -> None:
         self.options = options
-        self.target = _target(options.target, options.mappings, options.tables)
+        self.target = target_of(options)
         self.choice = self._choice()
         self.builtin = options.builtin or (self.choice.builtin if self.choice is not None else False)
         self.documents = documents
@@ -257,6 +286,8 @@ class Compiler:
             return Compiled(document, self.target.name, diagnostics=(diagnostic("E106", "nested too deeply", where),))
         except Exception as error:
             return Compiled(document, self.target.name, diagnostics=(_fault(error, document.origin.span),))
+        if done.kql is not None and self.target.limits.characters is not None:
+            done = self._measured(done, done.kql, self.target.limits.characters)
         if self.choice is not None:
             done = self._with_liveness(done, self.choice)
         return self._strict(done) if self.options.strict else done
@@ -289,6 +320,16 @@ class Compiler:
             case _:
                 assert_never(done.document)
 
+    def _measured(self, done: Compiled, text: str, most: int) -> Compiled:
+        """What is longer than the product takes is said; a query of Microsoft's own form has its own checks."""
+        if len(text) <= most or isinstance(done.document, NativeQuery):
+            return done
+        message = f"the query has {len(text):,} characters; {self.target.limits.of} takes {most:,}"
+        hint = "deploy it as a saved function, or split the rule"
+        return replace(
+            done, diagnostics=(*done.diagnostics, diagnostic("W501", message, done.document.origin.span, hint))
+        )
+
     def _compile(self, document: Document) -> Compiled:
         match document:
             case Broken():
@@ -302,7 +343,7 @@ class Compiler:
             case Correlation():
                 from sigma2kql.correlate import compile_correlation
 
-                return compile_correlation(document, self.documents, self.map, self.target.name, self.options.prefilter)
+                return compile_correlation(document, self.documents, self.map, self.emit, self.target)
             case NativeQuery():
                 from sigma2kql.artifacts.native_checks import validate_native
 
@@ -327,7 +368,7 @@ class Compiler:
             return self._compiled(rule, mapped, None, tests)
         if self.options.union:
             every = map_everywhere(rule, self.where(rule), self.target, self.builtin)
-            text = emission.emit_union([one.query for one in every], self.options.prefilter)
+            text = emission.emit_union([one.query for one in every], self.options.prefilter, self.target.limits)
             return replace(
                 self._compiled(rule, mapped, text, tests),
                 table=", ".join(one.table.name for one in every),
@@ -335,16 +376,15 @@ class Compiler:
                 caveats=tuple(dict.fromkeys(caveat for one in every for caveat in one.caveats)),
                 verdicts=together([one.verdicts for one in every]),
             )
-        return self._compiled(rule, mapped, emission.emit(mapped.query, self.options.prefilter, tests), tests)
+        return self._compiled(rule, mapped, self.emit(mapped.query, tests), tests)
+
+    def emit(self, query: Query, tests: Sequence[Match[Column]] | None = None) -> str:
+        """The query as KQL within the limits of the target; `tests` are its leaves, where they are known already."""
+        return emission.emit(query, self.options.prefilter, tests, self.target.limits)
 
     def _compiled(self, rule: Rule, mapped: Mapped, text: str | None, tests: Sequence[Match[Column]]) -> Compiled:
         """What became of a rule; `tests` are the leaves of its query."""
         problems = [*mapped.diagnostics, *rule.warnings]
-        if text is not None and len(text) > emission.LIMIT:
-            message = f"the query has {len(text):,} characters; a scheduled rule of Sentinel takes {emission.LIMIT:,}"
-            problems.append(
-                diagnostic("W501", message, rule.origin.span, "deploy it as a saved function, or split the rule")
-            )
         columns = named_columns([*leaves(mapped.query.rows), *tests])
         return Compiled(
             rule,

@@ -22,18 +22,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import assert_never
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, diagnostic, did_you_mean, frozen
-from sigma2kql.kql.query import emit
 from sigma2kql.language.condition import Condition, Joined, Named, Quantified, parse
 from sigma2kql.map.by_source import together
 from sigma2kql.map.rule import Mapped
+from sigma2kql.map.target import Target
 from sigma2kql.model.literals import decimal_text, identifier, is_word, quoted
-from sigma2kql.model.tree import Column, Compiled, Correlation, Document, Recurrence, Reference, Rule, Verdict
+from sigma2kql.model.tree import Column, Compiled, Correlation, Document, Query, Recurrence, Reference, Rule, Verdict
 from sigma2kql.text.nodes import Fault
 
 RULE = "CorrelatedRule"
 STEP = "Step"
 _OPERATORS = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "eq": "==", "neq": "!="}
-_WIDEST = 14 * 86_400  # seconds: the longest lookback of a scheduled rule (Microsoft Learn: "Sentinel service limits")
+_DAY = 86_400  # seconds
 _OFTENEST, _SELDOMEST = 300, 3_600  # seconds between two runs, where nobody says otherwise
 _MAX_DEPTH = 16
 
@@ -60,11 +60,11 @@ def compile_correlation(
     correlation: Correlation,
     documents: Sequence[Document],
     map_one: Callable[[Rule], Mapped],
-    target: str,
-    prefiltered: bool,
+    emit: Callable[[Query], str],
+    target: Target,
 ) -> Compiled:
     """The correlation as one query. Raises Sigma2KqlError: a rule is missing or fails, a field has no column."""
-    builder = _Builder(documents, map_one, prefiltered)
+    builder = _Builder(documents, map_one, emit)
     text, mapped = builder.query(correlation, ())
     notes = list(correlation.warnings) + builder.notes
     for one in mapped:
@@ -73,21 +73,17 @@ def compile_correlation(
     verdict: Verdict = (
         "narrower" if "narrower" in kinds or builder.fixed else "broader" if "broader" in kinds else "exact"
     )
-    if correlation.timespan > _WIDEST:
-        notes.append(
-            diagnostic(
-                "W404",
-                "the timespan is longer than the 14 days that a scheduled rule can look back",
-                correlation.origin.span,
-            )
-        )
+    limits = target.limits
+    if limits.days is not None and correlation.timespan > limits.days * _DAY:
+        message = f"the timespan is longer than the {limits.days} days that {limits.of} can look back"
+        notes.append(diagnostic("W404", message, correlation.origin.span))
     lets = "".join(f"let {name} = materialize({body});\n" for name, body in builder.lets.items())
     tables = ", ".join(dict.fromkeys(one.table.name for one in mapped))
     columns = dict.fromkeys((*builder.keys(correlation), RULE), "string")
     needed = builder.needed(correlation)
     return Compiled(
         correlation,
-        target,
+        target.name,
         lets + text,
         tables,
         None,
@@ -109,7 +105,9 @@ def compile_correlation(
 class _Builder:
     """Builds the pipelines of a correlation and of those that it refers to."""
 
-    def __init__(self, documents: Sequence[Document], map_one: Callable[[Rule], Mapped], prefiltered: bool) -> None:
+    def __init__(
+        self, documents: Sequence[Document], map_one: Callable[[Rule], Mapped], emit: Callable[[Query], str]
+    ) -> None:
         self.by_name = {
             name: d
             for d in documents
@@ -117,7 +115,7 @@ class _Builder:
             if name and isinstance(d, Rule | Correlation)
         }
         self.map_one = map_one
-        self.prefiltered = prefiltered
+        self.emit = emit
         self.lets: dict[str, str] = {}
         self.notes: list[Diagnostic] = []
         self.mapped_keys: dict[str, str] = {}
@@ -181,7 +179,7 @@ class _Builder:
         projected = [_same(column, text) for column, text in texts.items()]
         self.time = self.time or identifier(one.query.time)
         pipeline = [
-            emit(one.query, self.prefiltered),
+            self.emit(one.query),
             f"| project {', '.join([_same(self.time, identifier(one.query.time)), *projected, *wanted])}",
         ]
         return _Part(name, "\n".join(pipeline), (one,))

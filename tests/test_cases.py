@@ -6,6 +6,7 @@ holds for every case of the file):
     ```yaml rule        one or several Sigma documents
     ```yaml config      options: target, placeholders, builtin, strict, prefilter, tables, time
     ```yaml mapping     a mapping file of a user (its target is the default of the case)
+    ```yaml target      target.yml of that mapping: the limits of its product
     ```kql expected     the queries, a blank line between two
     ```text error       every diagnostic as the command line prints it; without the block there is none
     ```yaml events      match: and no_match: events in Sigma's names, decided by the reference evaluator; for several
@@ -39,7 +40,7 @@ from sigma2kql.reference.evaluate import evaluate
 HOME = Path(__file__).parent / "cases"
 _BLOCK = re.compile(r"^```(\w+ [\w ]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EVENTS, ROWS, BOTH = "yaml events", "yaml rows", "yaml events and rows"
-KINDS = {"yaml rule", "yaml config", "yaml mapping", "kql expected", "text error", EVENTS, ROWS, BOTH}
+KINDS = {"yaml rule", "yaml config", "yaml mapping", "yaml target", "kql expected", "text error", EVENTS, ROWS, BOTH}
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def compile_case(case: Case, folder: Path) -> Outcome:
         given.setdefault("mappings", (folder / "mappings",))
         named = re.search(r"^target: (\w+)", case.blocks["yaml mapping"], re.MULTILINE)
         given.setdefault("target", named[1] if named else "demo")
+    if "yaml target" in case.blocks:
+        (folder / "mappings" / "target.yml").write_text(case.blocks["yaml target"], encoding="utf-8")
     try:
         compiler = Compiler(Options(**given))
     except Sigma2KqlError as error:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 import click
 
-from sigma2kql.api import Input, Options, prepare_artifact
+from sigma2kql.api import Input, Options, prepare_artifact, refuse_format
 from sigma2kql.artifacts.artifact_text import Piece, assemble, companions, file_name, render
 from sigma2kql.artifacts.formats import FORMATS
 from sigma2kql.artifacts.settings import Settings, merge, merge_rule
@@ -39,6 +39,7 @@ def write_artifacts(
     report: Report,
 ) -> None:
     """Every query as an artifact, to standard output, a file or a folder. Raises Sigma2KqlError for wrong settings."""
+    refuse_format(options, form)
     base = merge(Settings(), config.deploy, config.spans.get("deploy"))
     ready = [
         r

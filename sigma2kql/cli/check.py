@@ -90,8 +90,8 @@ def _judged(
             else:
                 results = [as_compiled(document, compiler.target.name) for compiler in compilers]
                 told = []
-            for done, check in zip(results, checks, strict=False):
-                told += judge(done, check, options.prefilter)
+            for done, check, compiler in zip(results, checks, compilers, strict=False):
+                told += judge(done, check, options.prefilter, compiler.target.limits)
             yield _together(results, told)
             advance(1)
 

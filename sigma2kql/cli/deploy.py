@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from sigma2kql import deploy
-from sigma2kql.api import Options, compile_inputs, prepare_artifact, read_inputs
+from sigma2kql.api import Options, compile_inputs, prepare_artifact, read_inputs, service_of
 from sigma2kql.artifacts.settings import Settings, merge, merge_rule
 from sigma2kql.cli.artifact_files import folder_settings
 from sigma2kql.cli.shared_options import (
@@ -83,8 +83,8 @@ class Work:
 def command() -> None:
     """Plan and apply rules to Microsoft Sentinel or Defender XDR.
 
-    Only what carries the owner's mark is ever changed or deleted. Microsoft Sentinel is the destination of every
-    target but xdr, which goes to Defender XDR.
+    Only what carries the owner's mark is ever changed or deleted. The target says which of the two it goes to: xdr
+    to Defender XDR, the others to Microsoft Sentinel.
     """
 
 
@@ -199,7 +199,7 @@ def _start(given: dict[str, Any], form: str) -> tuple[Goal, Work]:
     told = {name: given.pop(name) for name in ("subscription", "group", "workspace", "url")}
     config = load_config(given["config"])
     options = make_options(config, given)
-    goal = Goal(options.target == "xdr", **told, state=given.get("state", ()))
+    goal = Goal(service_of(options) == "defender", **told, state=given.get("state", ()))
     if not goal.state:
         goal.connect()  # a wrong destination is told before the work
     inputs = list(read_inputs(given["paths"], standard_input(given["paths"])))

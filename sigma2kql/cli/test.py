@@ -17,7 +17,6 @@ from sigma2kql.api import Compiler, Input, Options, load_input, read_inputs
 from sigma2kql.cli.shared_options import compile_options, load_config, make_options, progress, standard_input, use_color
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError
 from sigma2kql.diagnostics.render import printable, render
-from sigma2kql.kql.query import emit
 from sigma2kql.model.tree import Compiled, Correlation, Document, Rule
 from sigma2kql.proof import Result, Subject, summary
 from sigma2kql.proof.prove import prove
@@ -122,7 +121,7 @@ def _mapped(compiler: Compiler, document: Document, done: Compiled) -> Subject:
     if not isinstance(document, Rule) or done.query is None:
         return Subject(done)
     if done.kql is None:  # a rule that only feeds a correlation is judged by the query that it would have
-        done = replace(done, kql=emit(done.query, compiler.options.prefilter))
+        done = replace(done, kql=compiler.emit(done.query))
     try:
         mapped = compiler.map(document)
         return Subject(done, compiler.where(document), mapped.table, mapped.serve)

@@ -779,7 +779,7 @@ CATALOGUE: dict[str, Entry] = {
     "W404": Entry(
         "warning",
         "a correlation looks back too far",
-        "A scheduled rule of Sentinel looks back 14 days at most.",
+        "The product behind the target looks back so many days and no more (`sigma2kql targets TARGET`).",
         "Shorten the timespan, or run the query by other means.",
     ),
     "W405": Entry(
@@ -892,8 +892,8 @@ CATALOGUE: dict[str, Entry] = {
     # ---- emission --------------------------------------------------------------------------------------------------
     "W501": Entry(
         "warning",
-        "the query is longer than a scheduled rule takes",
-        "Microsoft Sentinel takes 1 to 10,000 characters for the query of an analytics rule.",
+        "the query is longer than the product takes",
+        "A target states how many characters its product takes: an analytics rule of Microsoft Sentinel 10,000.",
         "Deploy the query as a saved function and call it, or split the rule.",
     ),
     # ---- the call --------------------------------------------------------------------------------------------------
@@ -1029,8 +1029,8 @@ CATALOGUE: dict[str, Entry] = {
     "E717": Entry(
         "error",
         "unknown or unfitting format",
-        "The name is not one of the formats, or the artifact is not of its kind.",
-        "See `sigma2kql convert --help` for the formats.",
+        "The name is no format, the artifact is not of its kind, or the target does not say that it takes it.",
+        "See `sigma2kql convert --help` for the formats; a target of your own names its formats in `target.yml`.",
     ),
     "E718": Entry(
         "error",

@@ -13,8 +13,6 @@ from sigma2kql.diagnostics.diagnostic import frozen
 
 WIDTH = 120
 _MOST_FLAT = WIDTH // len("_ or ")  # operands that a line can hold
-# Microsoft's parser stops at about 490 chained operands (KS245); engines that recurse stop sooner.
-CHAIN = 200
 
 
 @frozen
@@ -68,19 +66,30 @@ def flat(piece: Piece, inside: str = "") -> str:
     if isinstance(piece, Unsure):
         return piece.text
     if isinstance(piece, Chain):
-        items = piece.items if len(piece.items) <= CHAIN else _balanced(piece.word, piece.items)
-        texts = [item if isinstance(item, str) else flat(item, piece.word) for item in items]
+        texts = [item if isinstance(item, str) else flat(item, piece.word) for item in piece.items]
         text = f" {piece.word} ".join(texts)
         return f"({text})" if inside and inside != piece.word else text
     inner = ", ".join(piece.values) if isinstance(piece, Listed) else flat(piece.item)
     return f"{piece.head}{inner}{piece.tail}"
 
 
-def _balanced(word: str, items: tuple[Piece, ...]) -> tuple[Piece, ...]:
-    """Very long chains as chains of parenthesised chains, so that no parser runs out of depth."""
-    if len(items) <= CHAIN:
-        return items
-    return tuple(Wrap("(", Chain(word, items[i : i + CHAIN]), ")") for i in range(0, len(items), CHAIN))
+def grouped_chains(piece: Piece, most: int) -> Piece:
+    """The piece with chains of more than `most` operands as chains of chains in parentheses: a parser goes as deep as
+    a chain is long.
+    """
+    if isinstance(piece, Wrap):
+        item = grouped_chains(piece.item, most)
+        return piece if item is piece.item else Wrap(piece.head, item, piece.tail, piece.nullable)
+    if not isinstance(piece, Chain):
+        return piece
+    items = piece.items
+    for item in items:
+        if isinstance(item, Wrap | Chain):
+            items = tuple([grouped_chains(item, most) for item in items])
+            break
+    while len(items) > most:
+        items = tuple([Wrap("(", Chain(piece.word, items[i : i + most]), ")") for i in range(0, len(items), most)])
+    return piece if items is piece.items else Chain(piece.word, items, piece.nullable)
 
 
 def lines(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
@@ -111,7 +120,7 @@ def _tall(head: str, piece: Piece, tail: str, indent: str) -> list[str]:
 
 def _chain_lines(head: str, chain: Chain, tail: str, indent: str) -> list[str]:
     found: list[str] = []
-    *most, last = _balanced(chain.word, chain.items)
+    *most, last = chain.items
     joint = f"{indent}{chain.word} "
     for item in most:
         if isinstance(item, str):

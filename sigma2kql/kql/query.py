@@ -11,47 +11,55 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
-from sigma2kql.kql.layout import CHAIN, Chain, Listed, Piece, Wrap, lines, list_lines
+from sigma2kql.kql.layout import Chain, Listed, Piece, Wrap, grouped_chains, lines, list_lines
 from sigma2kql.kql.naming import names_of, renamed, top_conjuncts
 from sigma2kql.kql.operators import alternatives, complement, cost, none_of, shape, written
 from sigma2kql.kql.prefilter import prefilter
 from sigma2kql.model.simplify import leaves
-from sigma2kql.model.tree import And, Column, Expr, Match, Not, Or, Query, Text
+from sigma2kql.model.tree import And, Column, Expr, Match, Not, Or, Query, QueryLimits, Text
 
 Gate: TypeAlias = Sequence[str | Listed] | None  # the prefilter's alternatives
 _SCAN = ' or X contains ""'  # the least that is written around a text that joins no list
 # The rows of a log source are one tree for all rules about it: known by its identity, as hashing it takes longer.
-_KNOWN_ROWS: dict[int, tuple[Expr[Column], Sequence[Clause]]] = {}
+_KNOWN_ROWS: dict[tuple[int, int], tuple[Expr[Column], Sequence[Clause]]] = {}
 _MOST_ROWS = 1024
-LIMIT = 10_000  # characters of a Sentinel scheduled rule's query (Microsoft Learn: "Sentinel service limits")
+_FEW = 200  # tests of a query that is surely not too long
+NO_LIMITS = QueryLimits()
 
 
-def emit(query: Query, prefiltered: bool = True, tests: Sequence[Match[Column]] | None = None) -> str:
+def emit(
+    query: Query,
+    prefiltered: bool = True,
+    tests: Sequence[Match[Column]] | None = None,
+    limits: QueryLimits = NO_LIMITS,
+) -> str:
     """The query as KQL: table, rows of the log source, an index prefilter, the rule; one `| where` per conjunct.
 
     `prefiltered` adds, where one can be proved, a term test that the rule implies and that Kusto's term index answers.
-    A query over the limit is written with its long lists of texts as regular expressions, where that makes it shorter.
-    `tests` are the leaves of the query, where they are known already.
+    A query over the limits of the product is written with its long lists of texts as regular expressions, where that
+    makes it shorter. `tests` are the leaves of the query, where they are known already.
     """
     gate = prefilter(query.where) if prefiltered else None
     tests = leaves(query.where) if tests is None else tests
-    text = "" if _is_long(tests) else _emit(query, gate, tests)
-    if not text or len(text) > LIMIT:
+    most = limits.characters
+    if most is None:
+        return _emit(query, gate, limits, tests)
+    text = "" if _is_long(tests, most) else _emit(query, gate, limits, tests)
+    if not text or len(text) > most:
         from sigma2kql.kql.long_lists import compact
 
         short = dataclasses.replace(query, where=compact(query.where))
-        text = min(filter(None, (text, _emit(short, gate))), key=len)
-        if len(text) > LIMIT and gate is not None:
-            bare = _emit(short, None)
-            text = bare if len(bare) <= LIMIT else text
+        text = min(filter(None, (text, _emit(short, gate, limits))), key=len)
+        if len(text) > most and gate is not None:
+            bare = _emit(short, None, limits)
+            text = bare if len(bare) <= most else text
     return text
 
 
-def _is_long(tests: Sequence[Match[Column]]) -> bool:
-    """Whether the texts alone are over the limit: the full form need not be written then, the other is shorter."""
-    if len(tests) < CHAIN:
+def _is_long(tests: Sequence[Match[Column]], room: int) -> bool:
+    """Whether the texts alone take more characters: the full form need not be written then, the other is shorter."""
+    if len(tests) < _FEW:
         return False
-    room = LIMIT
     for leaf in tests:
         if isinstance(leaf.test, Text) and (found := shape(leaf.test.parts)):
             room -= len(found[1]) + (found[0] != "equals") * len(_SCAN)
@@ -60,16 +68,17 @@ def _is_long(tests: Sequence[Match[Column]]) -> bool:
     return False
 
 
-def emit_union(queries: Sequence[Query], prefiltered: bool = True) -> str:
+def emit_union(queries: Sequence[Query], prefiltered: bool = True, limits: QueryLimits = NO_LIMITS) -> str:
     """The rows of all queries; a table that the workspace lacks is passed over (`isfuzzy`)."""
     if len(queries) == 1:
-        return emit(queries[0], prefiltered)
-    parts = ["\n".join(f"    {line}" for line in emit(query, prefiltered).splitlines()) for query in queries]
+        return emit(queries[0], prefiltered, limits=limits)
+    texts = [emit(query, prefiltered, limits=limits) for query in queries]
+    parts = ["\n".join(f"    {line}" for line in text.splitlines()) for text in texts]
     return "union isfuzzy=true\n" + ",\n".join(f"(\n{part}\n)" for part in parts)
 
 
-def _emit(query: Query, gate: Gate, tests: Sequence[Match[Column]] | None = None) -> str:
-    return joined(clauses_of(query, gate, tests))
+def _emit(query: Query, gate: Gate, limits: QueryLimits, tests: Sequence[Match[Column]] | None = None) -> str:
+    return joined(clauses_of(query, gate, limits, tests))
 
 
 class Clause(NamedTuple):
@@ -84,32 +93,36 @@ def joined(clauses: Sequence[Clause]) -> str:
     return "\n".join(["\n".join(clause.lines) for clause in clauses])
 
 
-def clauses_of(query: Query, gate: Gate, tests: Sequence[Match[Column]] | None = None) -> list[Clause]:
+def clauses_of(
+    query: Query, gate: Gate, limits: QueryLimits, tests: Sequence[Match[Column]] | None = None
+) -> list[Clause]:
     """The operators of a query in order. `tests` are the leaves of its tree, where they are known already."""
+    most = limits.operands
     conjuncts = top_conjuncts(query.where)
     names = names_of(query, conjuncts, leaves(query.where) if tests is None else tests)
-    clauses = [Clause([query.table]), *_rows(query.rows)]
+    clauses = [Clause([query.table]), *_rows(query.rows, most)]
     if gate is not None:
         piece = gate[0] if len(gate) == 1 else Chain("or", tuple(gate))
-        clauses.append(Clause(lines("| where ", piece, "", "    ")))
+        clauses.append(Clause(lines("| where ", grouped_chains(piece, most), "", "    ")))
     late: list[Clause] = []  # what stands on the named columns
     users: list[Match[Column]] = []
     for conjunct in sorted(conjuncts, key=cost) if len(conjuncts) > 1 else conjuncts:
         known = len(users)
         tree = renamed(conjunct, names, users) if names else conjunct
-        (late if len(users) > known else clauses).append(Clause(_where(tree), tree))
+        (late if len(users) > known else clauses).append(Clause(_where(tree, most), tree))
     if names:
         named = [f"{column.text} = {text}" for text, column in names.items()]
         clauses.append(Clause(list_lines("| extend ", named, "", "         "), Or(tuple(users))))
     return clauses + late
 
 
-def _rows(rows: Expr[Column]) -> Sequence[Clause]:
-    known = _KNOWN_ROWS.get(id(rows))
+def _rows(rows: Expr[Column], most: int) -> Sequence[Clause]:
+    known = _KNOWN_ROWS.get((id(rows), most))
     if known is None:
         if len(_KNOWN_ROWS) == _MOST_ROWS:
             _KNOWN_ROWS.clear()
-        known = _KNOWN_ROWS[id(rows)] = rows, [Clause(_where(conjunct)) for conjunct in top_conjuncts(rows)]
+        clauses = [Clause(_where(conjunct, most)) for conjunct in top_conjuncts(rows)]
+        known = _KNOWN_ROWS[id(rows), most] = rows, clauses
     return known[1]
 
 
@@ -120,8 +133,8 @@ def _rows(rows: Expr[Column]) -> Sequence[Clause]:
 # times as much (Python 3.11 looks up `__match_args__` and makes a set, a list and a tuple at each match).
 
 
-def _where(conjunct: Expr[Column]) -> list[str]:
-    return lines("| where ", _piece(conjunct, False), "", "    ")
+def _where(conjunct: Expr[Column], most: int) -> list[str]:
+    return lines("| where ", grouped_chains(_piece(conjunct, False), most), "", "    ")
 
 
 def _piece(expr: Expr[Column], negated: bool) -> Piece:

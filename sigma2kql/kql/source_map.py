@@ -14,11 +14,13 @@ from sigma2kql.diagnostics.diagnostic import Span
 from sigma2kql.kql.layout import Listed, flat
 from sigma2kql.kql.operators import forms, in_order
 from sigma2kql.kql.prefilter import prefilter
-from sigma2kql.kql.query import clauses_of, joined
-from sigma2kql.model.tree import And, Column, Expr, Match, Not, Or, Query
+from sigma2kql.kql.query import NO_LIMITS, clauses_of, joined
+from sigma2kql.model.tree import And, Column, Expr, Match, Not, Or, Query, QueryLimits
 
 
-def locate(kql: str, query: Query, prefiltered: bool = True) -> list[tuple[int, int, Span]]:
+def locate(
+    kql: str, query: Query, prefiltered: bool = True, limits: QueryLimits = NO_LIMITS
+) -> list[tuple[int, int, Span]]:
     """Which characters of the emitted text stand for which part of the rule: (start, end, span), in order.
 
     Every value has a place of its own, and every operator around them the span from its first value to its last.
@@ -26,12 +28,12 @@ def locate(kql: str, query: Query, prefiltered: bool = True) -> list[tuple[int, 
     rows of its log source, a prefilter) has no place.
     """
     gate = prefilter(query.where) if prefiltered else None
-    clauses = clauses_of(query, gate)
+    clauses = clauses_of(query, gate, limits)
     if joined(clauses) != kql:  # one of the shorter forms of `emit`
         from sigma2kql.kql.long_lists import compact
 
         short = dataclasses.replace(query, where=compact(query.where))
-        clauses = next((tried for one in (gate, None) if joined(tried := clauses_of(short, one)) == kql), [])
+        clauses = next((tried for one in (gate, None) if joined(tried := clauses_of(short, one, limits)) == kql), [])
     found: list[tuple[int, int, Span]] = []
     at = 0
     for lines, tree in clauses:

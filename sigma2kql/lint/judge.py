@@ -15,6 +15,7 @@ from pathlib import Path
 from sigma2kql.api import find_files
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic
 from sigma2kql.engines.kusto_language import FunctionSchema, KqlCheck, KqlProblem, KqlSchema
+from sigma2kql.kql.query import NO_LIMITS
 from sigma2kql.kql.source_map import locate
 from sigma2kql.load.documents import decode
 from sigma2kql.map.target import Target
@@ -27,6 +28,7 @@ from sigma2kql.model.tree import (
     Metadata,
     NativeQuery,
     Origin,
+    QueryLimits,
     Rule,
 )
 
@@ -175,7 +177,9 @@ def schema_of(target: Target) -> KqlSchema:
     return {"tables": tables, "functions": functions}
 
 
-def judge(done: Compiled, check: KqlCheck, prefiltered: bool = True) -> tuple[Diagnostic, ...]:
+def judge(
+    done: Compiled, check: KqlCheck, prefiltered: bool = True, limits: QueryLimits = NO_LIMITS
+) -> tuple[Diagnostic, ...]:
     """What a parser of KQL says of a result's query, at the places of the rule; empty where there is no query."""
     if done.kql is None:
         return ()
@@ -187,7 +191,7 @@ def judge(done: Compiled, check: KqlCheck, prefiltered: bool = True) -> tuple[Di
     if not problems:
         return ()
     native = isinstance(done.document, NativeQuery)
-    place = _native_place(done.document, done.kql) if native else _rule_place(done, prefiltered)
+    place = _native_place(done.document, done.kql) if native else _rule_place(done, prefiltered, limits)
     told = [_finding(p, done.kql, place, native) for p in problems if not (native and p.code in _ARGUMENTS)]
     return tuple({(d.code, d.message, d.span.start if d.span else span.start): d for d in told}.values())
 
@@ -210,9 +214,9 @@ def _around(kql: str, start: int, stop: int) -> str:
     return line if len(line) <= 120 else kql[max(first, start - 30) : min(stop, start + 60) + 30].strip()
 
 
-def _rule_place(done: Compiled, prefiltered: bool) -> Callable[[int, int], Span]:
+def _rule_place(done: Compiled, prefiltered: bool, limits: QueryLimits) -> Callable[[int, int], Span]:
     """From characters of an emitted query to the rule: the value, the values around it, else the log source."""
-    marks = locate(done.kql or "", done.query, prefiltered) if done.query is not None else []
+    marks = locate(done.kql or "", done.query, prefiltered, limits) if done.query is not None else []
     document = done.document
     rest = document.logsource.span if isinstance(document, Rule) else None
 

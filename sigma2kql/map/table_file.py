@@ -114,7 +114,7 @@ class _Later(Mapping[str, T]):
         return len(self._nodes)
 
 
-class _Reader:
+class Reader:
     """Reads one mapping file and collects every problem in it; unless `whole`, its fields are read when asked for."""
 
     def __init__(self, source: Source, whole: bool) -> None:
@@ -464,7 +464,7 @@ def read_table(source: Source, target: str, whole: bool = True) -> Table:
 
     Unless `whole`, a field is read when it is asked for, and its problems are raised then.
     """
-    reader = _Reader(source, whole)
+    reader = Reader(source, whole)
     documents = compose(source)
     reader.problems.extend(p for document in documents for p in document.problems)
     node = documents[0].root if len(documents) == 1 else None

@@ -7,29 +7,29 @@ the indexes say of it is what its file says.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+from zlib import crc32
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean, frozen
 from sigma2kql.map.field_places import Rows
 from sigma2kql.map.table_file import read_table
+from sigma2kql.map.target_file import Service, TargetSettings, read_target
 from sigma2kql.model.tree import (
     Column,
     KqlType,
     LogSource,
     Match,
+    QueryLimits,
     SameAs,
     Table,
 )
 from sigma2kql.system.shipped_files import mappings_folder
-from sigma2kql.text.nodes import plain
-from sigma2kql.text.yaml_text import compose
 
 # --------------------------------------------------------------------------------------------------------------------
 # Targets
@@ -46,12 +46,19 @@ class Entry:
 
 @frozen
 class Target:
-    """A name and its tables in order of preference. `time` overrides every table's timestamp column."""
+    """A name and its tables in order of preference. `time` overrides every table's timestamp column.
+
+    `limits` are those of the product that runs its queries, `formats` the artifacts that it takes (none
+    are known where it says nothing), `service` what its artifacts are deployed to.
+    """
 
     name: str
     entries: tuple[Entry, ...]
     time: str | None = None
     title: str = ""
+    limits: QueryLimits = QueryLimits()
+    formats: tuple[str, ...] = ()
+    service: Service | None = None
     assumed: frozenset[str] = frozenset()  # the data sources that are there; empty: any
     _served: dict[tuple[str | None, ...], list[int]] = field(default_factory=dict, compare=False, repr=False)
     _found: dict[LogSource, tuple[tuple[Entry, ...], list[tuple[Rows, ...]]]] = field(
@@ -109,14 +116,14 @@ def _files(target: str) -> list[Path]:
 
 
 def build_index(target: str) -> dict[str, Any]:
-    """What `mappings/<target>/index.json` holds: each file's size and the log sources that it serves."""
+    """What `mappings/<target>/index.json` holds: the checksum of each file and the log sources that it serves."""
     index: dict[str, Any] = {}
     for path in _files(target):
         table = _shipped_table(path, target)
         served = sorted(
             {(s.logsource.category, s.logsource.product, s.logsource.service) for s in table.serves}, key=repr
         )
-        index[path.stem] = {"size": path.stat().st_size, "serves": [list(s) for s in served]}
+        index[path.stem] = {"crc": crc32(path.read_bytes()), "serves": [list(s) for s in served]}
     return index
 
 
@@ -146,9 +153,8 @@ OPEN = "*"  # among the names of a table: it has a place for every field
 @cache
 def _fields(target: str) -> dict[str, list[tuple[LogSource, frozenset[str], frozenset[str]]]]:
     """The fields of every table, without reading the tables: only hints ask for them."""
-    try:
-        told = json.loads((mappings_folder() / target / "fields.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    told = _stored(target, "fields") if _stored_index(target) is not None else None
+    if told is None:
         told = build_fields(target)
     return {
         table: [(LogSource(*key), frozenset(names), frozenset(absent)) for key, names, absent in rows]
@@ -159,13 +165,23 @@ def _fields(target: str) -> dict[str, list[tuple[LogSource, frozenset[str], froz
 @cache
 def _index(target: str) -> dict[str, Any]:
     """The index, from its file where that is true to the folder, else made anew (a source tree being edited)."""
+    return _stored_index(target) or build_index(target)
+
+
+@cache
+def _stored_index(target: str) -> dict[str, Any] | None:
+    """The index from its file, where that is true to the files of the folder: an edit may leave size and time."""
+    index = _stored(target, "index")
+    found = {path.stem: crc32(path.read_bytes()) for path in _files(target)}
+    return index if index is not None and found == {name: entry["crc"] for name, entry in index.items()} else None
+
+
+def _stored(target: str, name: str) -> dict[str, Any] | None:
     try:
-        index: dict[str, Any] = json.loads((mappings_folder() / target / "index.json").read_text(encoding="utf-8"))
+        told: dict[str, Any] = json.loads((mappings_folder() / target / f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return build_index(target)
-    with os.scandir(mappings_folder() / target) as found:
-        sizes = {f.name[:-4]: f.stat().st_size for f in found if f.name.endswith(".yml") and f.name != "target.yml"}
-    return index if sizes == {name: entry["size"] for name, entry in index.items()} else build_index(target)
+        return None
+    return told
 
 
 @cache
@@ -187,13 +203,11 @@ def _shipped(target: str) -> Target:
 
 
 @cache
-def _settings(target: str) -> dict[str, Any]:
+def _settings(target: str) -> TargetSettings | None:
     path = mappings_folder() / target / "target.yml"
     if not path.is_file():
-        return {}
-    (document,) = compose(Source(f"mappings/{target}/target.yml", path.read_text(encoding="utf-8")))
-    assert document.root is not None
-    return cast(dict[str, Any], plain(document.root))
+        return None
+    return read_target(Source(f"mappings/{target}/target.yml", path.read_text(encoding="utf-8")))
 
 
 @cache
@@ -240,9 +254,9 @@ def load_target(name: str, folders: Sequence[Path] = (), only: Sequence[str] = (
     `only`: the tables that the workspace has; others are left out. Raises Sigma2KqlError for an unknown target or a
     mapping file that is wrong.
     """
-    own = _user_tables(folders, name)
-    settings = _settings(name) if name in target_names() else {}
-    if not settings and not own:
+    own, stated = _user_files(folders, name)
+    settings = _settings(name) if name in target_names() else None
+    if settings is None and stated is None and not own:
         known = target_names()
         raise Sigma2KqlError(
             [
@@ -251,18 +265,20 @@ def load_target(name: str, folders: Sequence[Path] = (), only: Sequence[str] = (
                 )
             ]
         )
+    told = settings or TargetSettings()
+    told = stated.over(told) if stated is not None else told
     entries: dict[str, Entry] = {}
-    for part in (name, *settings.get("also", ())):
+    for part in (name, *told.also):
         for table, entry in _shipped_entries(part).items():
             entries.setdefault(table, entry)
     for mine in own:
         merged = _extended(entries, mine) if mine.extends else mine
         entries[mine.name] = Entry(mine.name, tuple(s.logsource for s in merged.serves), partial(_same, merged))
     first = [table.name for table in own if table.extends != table.name]
-    order = [*first, *(t for t in settings.get("prefer", ()) if t in entries and t not in first)]
+    order = [*first, *(t for t in told.prefer if t in entries and t not in first)]
     order += [t for t in entries if t not in order]
     kept = tuple(entries[t] for t in order if not only or t in only)
-    return Target(name, kept, settings.get("time"), str(settings.get("title", "")))
+    return Target(name, kept, told.time, told.title, told.limits, told.formats, told.service)
 
 
 def _same(table: Table) -> Table:
@@ -289,16 +305,38 @@ def _extended(entries: Mapping[str, Entry], own: Table) -> Table:
     )
 
 
-def _user_tables(folders: Sequence[Path], target: str) -> list[Table]:
-    """The user's tables for this target, from `*.yml` in the folders and in their sub-folder of the target's name."""
+def mapping_stamps(folder: Path) -> list[tuple[str, int, int]]:
+    """Path, time and size of every file that may stand in a user's mapping folder: what changes when it is edited."""
+    found: list[tuple[str, int, int]] = []
+    for place in (folder, *filter(Path.is_dir, folder.iterdir() if folder.is_dir() else ())):
+        for path in (*place.glob("*.yml"), *place.glob("*.yaml")):
+            try:
+                state = path.stat()
+            except OSError:
+                found.append((str(path), 0, 0))  # what cannot be read is told when it is read
+            else:
+                found.append((str(path), state.st_mtime_ns, state.st_size))
+    return sorted(found)
+
+
+def _user_files(folders: Sequence[Path], target: str) -> tuple[list[Table], TargetSettings | None]:
+    """The user's tables for this target, and what `target.yml` says of it (the last folder wins).
+
+    Both from `*.yml` in the folders and in their sub-folder of the target's name.
+    """
     tables: list[Table] = []
+    told: TargetSettings | None = None
     problems: list[Diagnostic] = []
     for folder in folders:
         for path in sorted((*folder.glob("*.yml"), *folder.glob("*.yaml"), *(folder / target).glob("*.yml"))):
-            if path.name == "target.yml":
-                continue
             try:
-                table = read_table(Source(str(path), path.read_text(encoding="utf-8")), target)
+                source = Source(str(path), path.read_text(encoding="utf-8"))
+                if path.name == "target.yml":
+                    stated = read_target(source)
+                    if stated.target in (None, target):
+                        told = stated.over(told) if told is not None else stated
+                    continue
+                table = read_table(source, target)
             except Sigma2KqlError as error:
                 problems.extend(error.diagnostics)
                 continue
@@ -309,7 +347,7 @@ def _user_tables(folders: Sequence[Path], target: str) -> list[Table]:
                 tables.append(table)
     if problems:
         raise Sigma2KqlError(problems)
-    return tables
+    return tables, told
 
 
 def named_columns(tests: Iterable[Match[Column]]) -> Mapping[str, KqlType]:

@@ -447,6 +447,25 @@ class Table:
 
 
 @frozen
+class QueryLimits:
+    """What the product that runs a target's queries takes of one; None: no number is published.
+
+    `of` names the product in words; `characters` of the text; `days` that a run looks back. `depth`: how deep Kusto's
+    parser follows an expression (a chain of n operands is n deep): longer chains are written as chains of chains.
+    """
+
+    of: str = "the product"
+    characters: int | None = None
+    days: int | None = None
+    depth: int = 400
+
+    @property
+    def operands(self) -> int:
+        """Of one chain: half of the depth, the rest is for what stands around it and in it."""
+        return self.depth // 2
+
+
+@frozen
 class Query:
     """One table and the rows wanted: those of the log source (`rows`) that the rule means (`where`).
 

@@ -14,6 +14,7 @@ from artifact_checks import FORMATS, convert, parse, problems_of
 from click.testing import CliRunner, Result
 
 from sigma2kql.cli import group
+from sigma2kql.diagnostics.diagnostic import Sigma2KqlError
 
 RULE = """\
 title: {title}
@@ -94,6 +95,28 @@ def test_one_rule_goes_to_standard_output_or_a_file(home: Path) -> None:
     call("rules/one.yml", "-f", "arm", "-o", "one.json")
     assert (home / "one.json").read_text() == text
     assert properties(text)["displayName"] == "Rule 1"
+
+
+def test_a_target_names_the_formats_that_it_takes(home: Path) -> None:
+    """A table of one's own is no rule of Sentinel until its target says so."""
+    (home / "own").mkdir()
+    (home / "own" / "T.yml").write_text(
+        "table: T_CL\ntarget: acme\ncolumns: {TimeGenerated: datetime, I: string}\n"
+        "serves: [{logsource: {product: windows}}]\nfields: {Image: I, CommandLine: I}\n"
+    )
+    call("rules", "-t", "acme", "--mappings", "own")
+    for form in FORMATS:
+        refused = call("rules", "-t", "acme", "--mappings", "own", "-f", form, "-o", "out/", status=2).exception
+        assert isinstance(refused, Sigma2KqlError)
+        assert [d.code for d in refused.diagnostics] == ["E717"]
+    assert not (home / "out").exists()
+    (home / "own" / "target.yml").write_text("target: acme\nformats: [arm]\n")
+    call("rules", "-t", "acme", "--mappings", "own", "-f", "arm", "-o", "out/")
+    refused = call("rules", "-t", "acme", "--mappings", "own", "-f", "bicep", status=2).exception
+    assert isinstance(refused, Sigma2KqlError)
+    assert "it takes arm" in refused.diagnostics[0].hint
+    (home / "own" / "target.yml").write_text("target: other\nformats: [bicep]\n")
+    call("rules", "-t", "acme", "--mappings", "own", "-f", "bicep", "-o", "out/", status=2)
 
 
 def test_several_rules_need_a_folder_or_a_bundle(home: Path) -> None:
