@@ -5,7 +5,7 @@ its own:
 
     system < diagnostics < model < text < regex < language
            < load, map, kql, reference, artifacts, engines, events  (the stages: none of them knows another)
-           < correlate, workspace < api < proof, lint, deploy < hunt < cli
+           < correlate, workspace < api < proof, lint, deploy, coverage < hunt, site < cli
 
 `api` alone composes the stages; `cli` alone prints and ends the process. A base name occurs once in the package.
 """
@@ -35,18 +35,23 @@ FLOORS: list[set[str]] = [
     {"load", "map", "kql", "reference", "artifacts", "engines", "events"},
     {"correlate", "workspace"},
     {"api"},
-    {"proof", "lint", "deploy"},
-    {"hunt"},
+    {"proof", "lint", "deploy", "coverage"},
+    {"hunt", "site"},
     {"cli"},
     {"__main__"},
 ]
 STAGES = {"load", "map", "kql", "reference", "artifacts", "engines", "events"}
-HEAVY = {"lark", "jinja2", "duckdb", "duckdb_kql", "evtx", "azure", "multiprocessing", "py_mini_racer"}
+HEAVY = {
+    *("lark", "jinja2", "markupsafe", "pygments", "duckdb", "duckdb_kql", "evtx", "azure"),
+    *("multiprocessing", "py_mini_racer"),
+}
 # Libraries belong to the stage that needs them.
 OWNERS = {
     "yaml": {"text", "artifacts", "events"},
     "lark": {"language"},
-    "jinja2": {"artifacts"},
+    "jinja2": {"artifacts", "site"},
+    "markupsafe": {"site"},
+    "pygments": {"site"},
     "click": {"cli"},
     "duckdb": {"engines", "events"},
     "duckdb_kql": {"engines"},
@@ -151,6 +156,7 @@ READERS = {
     "engines",
     "hunt",
     "proof",
+    "site",
 }  # they read, run or describe KQL
 
 

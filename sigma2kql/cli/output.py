@@ -90,7 +90,7 @@ class Folder:
         """The text under the input's own place; `number` tells documents of one file apart. Raises Sigma2KqlError."""
         self.put(self._place(one, number if several else None, suffix), text)
 
-    def put(self, path: Path, text: str | memoryview) -> None:
+    def put(self, path: Path, text: str | bytes | memoryview) -> None:
         data = text.encode("utf-8") if isinstance(text, str) else text
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -923,6 +923,12 @@ CATALOGUE: dict[str, Entry] = {
         "The system refused to write the file.",
         "Check the path and its permissions.",
     ),
+    "E830": Entry(
+        "error",
+        "a template of the site is at fault",
+        "A template of one's own does not parse, or asks for a value that the page does not have.",
+        "Correct the template; the shipped one of its name shows which values there are.",
+    ),
     "E899": Entry(
         "error",
         "a fault of sigma2kql itself",
