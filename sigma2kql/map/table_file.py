@@ -113,6 +113,10 @@ class _Later(Mapping[str, T]):
     def __len__(self) -> int:
         return len(self._nodes)
 
+    def __reduce__(self) -> tuple[type[dict[str, T]], tuple[dict[str, T]]]:
+        """For another process, all of them are read: what reads them cannot be sent."""
+        return dict, (dict(self),)
+
 
 class Reader:
     """Reads one mapping file and collects every problem in it; unless `whole`, its fields are read when asked for."""

@@ -55,9 +55,10 @@ def prove(
 ) -> Iterator[Result]:
     """The results in order of the subjects.
 
-    `count` events are generated a rule (0: none); `done` hears how many rules are finished.
+    `count` events are generated a rule (0: none); `jobs` processes share the rules; `done` hears how many are finished.
     """
-    chunks = [tuple(subjects[i : i + CHUNK]) for i in range(0, len(subjects), CHUNK)]
+    size = max(1, min(CHUNK, -(-len(subjects) // jobs)))
+    chunks = [tuple(subjects[i : i + size]) for i in range(0, len(subjects), size)]
     if jobs <= 1 or len(chunks) <= 1:
         for chunk in chunks:
             yield from _told(_prove_chunk(chunk, count, seed), done)

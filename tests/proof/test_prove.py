@@ -292,3 +292,18 @@ def test_rows_of_a_table_of_ones_own_need_neither_type_nor_time(tmp_path: Path) 
     told = results(tmp_path / "evil.yml", "--mappings", tmp_path / "mappings", "--events", rows)
     assert [r["status"] for r in told["results"]] == ["skipped"]
     assert "label" in told["results"][0]["reason"]  # not taken for an event that must not match
+
+
+def test_processes_find_what_one_finds(tmp_path: Path) -> None:
+    """What goes to another process can be sent: a table whose fields are read when they are asked for, too."""
+    (tmp_path / "a.yml").write_text(f"{RULE}name: tool\n---\n{MANY_OF_THEM}")
+    (tmp_path / "b.yml").write_text(WIDE)
+    (tmp_path / "events.ndjson").write_text(f"{json.dumps(HIT)}\n{json.dumps(MISS)}\n")
+    sources = ("--generate", "--per-rule", 6, "--events", tmp_path / "events.ndjson")
+    one, two = (results(tmp_path, *sources, "-j", jobs) for jobs in (1, 2))
+    for told in (one, two):
+        told["summary"]["seconds"] = 0
+        for result in told["results"]:
+            result["seconds"] = 0
+    assert two == one
+    assert two["summary"]["passed"] >= 2
