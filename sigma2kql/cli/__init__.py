@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "hunt": ("hunt", "Run converted rules over data, here or where it lives."),
     "deploy": ("deploy", "Plan and apply rules to Microsoft Sentinel or Defender XDR."),
     "workspace": ("workspace", "Show what a workspace really holds, and which rules that leaves blind."),
+    "coverage": ("coverage", "Count what rules cover; layers for the ATT&CK Navigator."),
     "site": ("site", "Make a static site of rules: pages, search, ATT&CK, tables, feeds."),
     "targets": ("targets", "Show targets, their tables, columns and Sigma fields."),
     "explain": ("explain", "Explain a rule's conversion, or a diagnostic code."),

@@ -192,7 +192,7 @@ KEYS: Mapping[str, Callable[[Covered, Outcome], tuple[str, ...]]] = {
     "technique": lambda rule, _: _with_base(rule.techniques),
     "tactic": lambda rule, _: _tactics(rule),
     "table": lambda _, outcome: outcome.tables,
-    "source": lambda rule, outcome: tuple(outcome.sources) or ((rule.logsource,) if rule.logsource else ()),
+    "source": lambda _, outcome: tuple(outcome.sources),
     "level": lambda rule, _: (rule.level,) if rule.level else (),
     "verdict": lambda _, outcome: (outcome.verdict,),
     "liveness": lambda _, outcome: (outcome.here,) if outcome.here else (),
