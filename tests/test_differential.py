@@ -29,9 +29,9 @@ from sigma2kql.diagnostics.diagnostic import Sigma2KqlError
 from sigma2kql.kql.long_lists import compact
 from sigma2kql.kql.query import emit
 from sigma2kql.map.accessors import accessor
-from sigma2kql.map.transforms import join_parts
 from sigma2kql.model.literals import identifier, quoted, steps
 from sigma2kql.model.simplify import leaves, simplify
+from sigma2kql.model.text_shapes import join_parts
 from sigma2kql.model.tree import (
     ANY,
     ONE,

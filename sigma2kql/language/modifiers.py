@@ -15,7 +15,8 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from sigma2kql.diagnostics.diagnostic import Span, did_you_mean, frozen
-from sigma2kql.language.strings import CLOSE, OPEN, hold, normalise, unescape, within
+from sigma2kql.language.strings import CLOSE, OPEN, hold, unescape, within
+from sigma2kql.model.text_shapes import join_parts
 from sigma2kql.model.tree import (
     Bool,
     Cidr,
@@ -127,7 +128,7 @@ def windash(draft: Draft, node: YamlScalar) -> Draft:
         parts.append(pieces[0])
         for piece in pieces[1:]:
             parts += (_DASHES, piece)
-    return Text(normalise(parts), text.cased)
+    return Text(join_parts(parts), text.cased)
 
 
 def _utf16(name: str, encoding: str, mark: bytes = b"") -> Callable[[Draft, YamlScalar], Draft]:

@@ -8,12 +8,13 @@ Source: Sigma specification 2.1, "String Wildcard", "Escaping", "Placeholder Pip
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import assert_never
 
 from sigma2kql.diagnostics.diagnostic import Span, fail
+from sigma2kql.model.text_shapes import join_parts
 from sigma2kql.model.tree import ANY, ONE, And, Expr, Field, Match, Not, Or, Part, Placeholder, Regex, Test, Text
 
 MAX_SUBSTITUTIONS = 10_000
@@ -50,22 +51,6 @@ def unescape(text: str) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def normalise(parts: Iterable[Part]) -> tuple[Part, ...]:
-    """Neighbouring strings joined, empty strings dropped, ANY after ANY dropped."""
-    out: list[Part] = []
-    for part in parts:
-        if isinstance(part, str):
-            if not part:
-                continue
-            if out and isinstance(out[-1], str):
-                out[-1] += part
-                continue
-        elif part is ANY and out and out[-1] is ANY:
-            continue
-        out.append(part)
-    return tuple(out)
-
-
 def within(parts: tuple[Part, ...], before: bool = True, behind: bool = True) -> tuple[Part, ...]:
     """The same shape with anything before and behind it, or on one side."""
     if before and (not parts or parts[0] is not ANY):
@@ -98,7 +83,7 @@ def hold(test: Text | Regex) -> Text | Regex:
             parts += (part[last : found.start()], Placeholder(found[1]) if found[1] else "%")
             last = found.end()
         parts.append(part[last:])
-    return Text(normalise(parts), test.cased)
+    return Text(join_parts(parts), test.cased)
 
 
 def placeholders(expr: Expr[Field]) -> list[tuple[str, Span | None]]:
@@ -172,6 +157,6 @@ def _filled(test: Text | Regex, values: Mapping[str, str]) -> Test[Field]:
                     out += unescape(values[part.name])
                 else:
                     out.append(part)
-            return replace(test, parts=normalise(out))
+            return replace(test, parts=join_parts(out))
         case _:
             assert_never(test)

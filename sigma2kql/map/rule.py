@@ -24,7 +24,6 @@ from sigma2kql.map.transforms import (
     Loss,
     Notes,
     Request,
-    join_parts,
     literal,
     reason,
     text_holds,
@@ -32,6 +31,7 @@ from sigma2kql.map.transforms import (
 from sigma2kql.map.transforms.column_types import escaped, typed
 from sigma2kql.model.literals import decimal_text
 from sigma2kql.model.simplify import all_of, any_of, leaves, negated, simplify
+from sigma2kql.model.text_shapes import join_parts
 from sigma2kql.model.tree import (
     ANY,
     And,

@@ -13,11 +13,12 @@ from math import prod
 from typing import assert_never
 
 from sigma2kql.model.simplify import leaves
+from sigma2kql.model.text_shapes import matches
 from sigma2kql.model.tree import ANY, And, Exists, Expr, Field, Match, Not, Null, Or, Regex, Test, Text
 from sigma2kql.model.words import in_words
 from sigma2kql.proof.generate import passes
 from sigma2kql.proof.row_capacity import Room, synonym
-from sigma2kql.reference.evaluate import evaluate, matches
+from sigma2kql.reference.evaluate import evaluate
 
 CASES = 2000  # combinations that are looked at, of parts of a rule or of values of a table
 ANYTHING = "\ue000"  # a character that stands for any text; no rule writes it

@@ -20,17 +20,16 @@ from __future__ import annotations
 import json
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Final, Generic, TypeVar, assert_never
 
 from sigma2kql.diagnostics.diagnostic import frozen
-from sigma2kql.model.literals import lowered
+from sigma2kql.model.text_shapes import fold_ascii, matches
 from sigma2kql.model.tree import (
     ANY,
-    ONE,
     And,
     Bool,
     Cidr,
@@ -42,15 +41,11 @@ from sigma2kql.model.tree import (
     Not,
     Null,
     Number,
-    OneOf,
     Or,
-    Part,
-    Placeholder,
     Regex,
     SameAs,
     Test,
     Text,
-    Wildcard,
 )
 from sigma2kql.regex import search, translate
 
@@ -147,7 +142,7 @@ def _passes(test: Test[S], value: Any, other: Callable[[S], Any], one_emptiness:
         case Text(()) if one_emptiness:
             return not elements
         case SameAs(subject, shape, cased):
-            fold = _same if cased else _fold_ascii
+            fold: Callable[[str], str] = str if cased else fold_ascii
             theirs = [_text(e) for e in _elements(other(subject)) if e is not None and not (one_emptiness and e == "")]
             return any(_SHAPES[shape](fold(_text(e)), fold(t)) for e in elements if e is not None for t in theirs)
         case Text() | Regex() | Cidr() | Number() | Bool() | DatePart():
@@ -194,7 +189,7 @@ def _element_passes(test: Test[S], value: Any) -> bool:
             number = _number(value, _CANONICAL if op == "==" else _DECIMAL)
             return number is not None and _COMPARE[op](number, wanted)
         case Bool(wanted):
-            return value is wanted or (isinstance(value, str) and _fold_ascii(value) == str(wanted).lower())
+            return value is wanted or (isinstance(value, str) and fold_ascii(value) == str(wanted).lower())
         case DatePart(unit, op, wanted):
             moment = _moment(value)
             return moment is not None and _COMPARE[op](_PARTS[unit](moment), wanted)
@@ -220,90 +215,6 @@ _PARTS: Mapping[str, Callable[[datetime], int]] = {
     "year": lambda t: t.year,
 }
 _translated = lru_cache(maxsize=4096)(translate)
-
-# --------------------------------------------------------------------------------------------------------------------
-# Shapes
-
-
-def matches(test: Text, text: str) -> bool:
-    """Whether the whole text has this shape. Time: text length by the number of parts, never more."""
-    fold, head, middle, tail = _segments(test.parts, test.cased)
-    text = fold(text)
-    if middle is None:
-        return head.pattern.fullmatch(text) is not None
-    last = len(text) - tail.width
-    if last < head.width or not head.pattern.match(text) or not tail.pattern.match(text, last):
-        return False
-    at = head.width
-    for segment in middle:  # the leftmost place of each leaves most room for the rest
-        found = segment.pattern.search(text, at, last)
-        if found is None:
-            return False
-        at = found.end()
-    return True
-
-
-@frozen
-class _Segment:
-    """A stretch between two ANY: a fixed number of characters."""
-
-    pattern: re.Pattern[str]
-    width: int
-
-
-_Fold = Callable[[str], str]
-
-
-@lru_cache(maxsize=65536)
-def _segments(parts: tuple[Part, ...], cased: bool) -> tuple[_Fold, _Segment, tuple[_Segment, ...] | None, _Segment]:
-    """The shape cut at its ANYs: the first stretch, those between, the last; None between where there is no ANY."""
-    beyond_ascii = any(c.lower() != c.upper() and not c.isascii() for p in parts for c in _characters(p))
-    fold = _same if cased else lowered if beyond_ascii else _fold_ascii
-    stretches: list[list[Part]] = [[]]
-    for part in parts:
-        if part is ANY:
-            stretches.append([])
-        else:
-            stretches[-1].append(part)
-    segments = [_segment(s, fold) for s in stretches]
-    return fold, segments[0], tuple(segments[1:-1]) if len(segments) > 1 else None, segments[-1]
-
-
-def _segment(parts: Iterable[Part], fold: _Fold) -> _Segment:
-    pattern, width = "", 0
-    for part in parts:
-        match part:
-            case str():
-                pattern += re.escape(fold(part))
-                width += len(fold(part))
-            case OneOf(chars):
-                pattern += "[" + "".join(map(re.escape, fold(chars))) + "]"
-                width += 1
-            case Placeholder(name):
-                raise ValueError(f"placeholder %{name}% is not replaced")
-            case Wildcard():
-                assert part is ONE
-                pattern += "."
-                width += 1
-            case _:
-                assert_never(part)
-    return _Segment(re.compile(pattern, re.DOTALL), width)
-
-
-def _characters(part: Part) -> str:
-    return part if isinstance(part, str) else part.chars if isinstance(part, OneOf) else ""
-
-
-def _same(text: str) -> str:
-    return text
-
-
-_ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
-
-
-def _fold_ascii(text: str) -> str:
-    return text.lower() if text.isascii() else text.translate(_ASCII_LOWER)
-
 
 # --------------------------------------------------------------------------------------------------------------------
 # Values

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from sigma2kql.model.text_shapes import matches
 from sigma2kql.model.tree import (
     ANY,
     ONE,
@@ -32,7 +33,7 @@ from sigma2kql.model.tree import (
     Test,
     Text,
 )
-from sigma2kql.reference.evaluate import evaluate, field_of, matches, trace
+from sigma2kql.reference.evaluate import evaluate, field_of, trace
 
 
 def on_f(test: Test[Field]) -> Expr[Field]:

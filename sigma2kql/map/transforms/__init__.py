@@ -18,7 +18,6 @@ from sigma2kql.map.transforms.request import (
     Request,
     Transform,
     as_text,
-    join_parts,
     literal,
     text_holds,
 )
@@ -36,7 +35,6 @@ __all__ = [
     "Request",
     "Transform",
     "as_text",
-    "join_parts",
     "literal",
     "reason",
     "text_holds",

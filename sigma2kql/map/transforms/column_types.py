@@ -10,8 +10,9 @@ import math
 from dataclasses import replace
 from typing import Any, assert_never
 
-from sigma2kql.map.transforms.request import PRESENT, Notes, as_text, join_parts
+from sigma2kql.map.transforms.request import PRESENT, Notes, as_text
 from sigma2kql.model.literals import decimal_text, quoted
+from sigma2kql.model.text_shapes import join_parts
 from sigma2kql.model.tree import (
     ONE,
     Bool,

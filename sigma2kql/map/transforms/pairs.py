@@ -17,9 +17,9 @@ from sigma2kql.map.transforms.request import (
     Request,
     Transform,
     change_literals,
-    join_parts,
     literal,
 )
+from sigma2kql.model.text_shapes import join_parts
 from sigma2kql.model.tree import (
     ANY,
     And,

@@ -12,9 +12,9 @@ from sigma2kql.map.transforms.request import (
     PRESENT,
     Request,
     Transform,
-    join_parts,
     shape_plain,
 )
+from sigma2kql.model.text_shapes import join_parts
 from sigma2kql.model.tree import (
     ANY,
     Column,

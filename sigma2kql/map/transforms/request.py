@@ -6,13 +6,13 @@ holds.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, assert_never
 
 from sigma2kql.diagnostics.diagnostic import Span, frozen
 from sigma2kql.model.literals import decimal_text
+from sigma2kql.model.text_shapes import join_parts, matches
 from sigma2kql.model.tree import (
     ANY,
     And,
@@ -28,12 +28,12 @@ from sigma2kql.model.tree import (
     Null,
     Number,
     Or,
-    Part,
     Regex,
     SameAs,
     Test,
     Text,
 )
+from sigma2kql.regex import search, translate
 
 ALWAYS: Expr[Column] = And(())
 NEVER: Expr[Column] = Or(())
@@ -137,54 +137,19 @@ def as_text(test: Test[Column]) -> Test[Column]:
     return Text((decimal_text(test.value),)) if isinstance(test, Number) and test.op == "==" else test
 
 
-def join_parts(*groups: Sequence[Part]) -> tuple[Part, ...]:
-    """Parts in a row, with neighbouring literals merged, empty ones dropped and ANY ANY collapsed."""
-    parts: list[Part] = []
-    for group in groups:
-        for part in group:
-            if part == "" or (part is ANY and parts and parts[-1] is ANY):
-                continue
-            if isinstance(part, str) and parts and isinstance(parts[-1], str):
-                parts[-1] += part
-            else:
-                parts.append(part)
-    return tuple(parts)
-
-
 def change_literals(test: Text, change: Callable[[str], str]) -> Text:
     return Text(join_parts([change(p) if isinstance(p, str) else p for p in test.parts]), test.cased)
-
-
-def _pattern(parts: Sequence[Part], cased: bool = False) -> re.Pattern[str]:
-    """Text parts as a Python regular expression over a short, trusted text."""
-    body = "".join(re.escape(p) if isinstance(p, str) else ".*" if p is ANY else "." for p in parts)
-    return re.compile(body, re.DOTALL if cased else re.DOTALL | re.IGNORECASE)
-
-
-def _shape_holds(parts: Sequence[Part], cased: bool, text: str) -> bool:
-    """Whether a text has a shape; nearly always that is one literal, and no expression need be compiled for it."""
-    words = [part for part in parts if isinstance(part, str)]
-    begins, ends = bool(parts) and parts[0] is not ANY, bool(parts) and parts[-1] is not ANY
-    if len(words) != 1 or len(parts) != 3 - begins - ends or not (cased or (words[0] + text).isascii()):
-        return bool(_pattern(parts, cased).fullmatch(text))
-    word, text = (words[0], text) if cased else (words[0].lower(), text.lower())
-    if begins and ends:
-        return text == word
-    return text.startswith(word) if begins else text.endswith(word) if ends else word in text
 
 
 def text_holds(test: Test[Any], text: str) -> bool:
     """Whether a text passes a text, number or regex test (for constants and closed lists of values)."""
     match test:
-        case Text(parts, cased):
-            return _shape_holds(parts, cased, text)
+        case Text():
+            return matches(test, text)
         case Number() | Exists():
             return isinstance(test, Exists) or literal(test) == text
         case Regex(pattern, flags):
-            try:
-                return bool(re.search(f"(?{flags}){pattern}" if flags else pattern, text))
-            except re.error:
-                return False
+            return search(translate(pattern, flags), text)
         case Cidr() | Bool() | Null() | SameAs() | DatePart():
             return False
         case _:

@@ -15,11 +15,11 @@ from sigma2kql.map.transforms.request import (
     Transform,
     as_text,
     change_literals,
-    join_parts,
     literal,
     shape_plain,
     text_holds,
 )
+from sigma2kql.model.text_shapes import join_parts
 from sigma2kql.model.tree import (
     ANY,
     And,
