@@ -43,7 +43,7 @@ SURVIVORS = Path(__file__).with_name("survivors.md")
 SAMPLE, SEED = 300, 2026
 CORE = ("load", "language", "map", "kql", "model", "regex", "correlate")
 CASES, DIFFERENTIAL = "tests/test_cases.py", "tests/test_differential.py"
-# The tests that concern a folder, quickest first, each with which of its tests (as -k reads it): a mutant is run against
+# The tests that concern a folder, quickest first, each with which of them (as -k reads it): a mutant is run against
 # them until one fails.
 TESTS: dict[str, tuple[tuple[str, str], ...]] = {
     "regex": (("tests/regex", ""), (CASES, "emission or language/modifiers or correlations")),
