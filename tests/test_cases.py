@@ -9,6 +9,7 @@ holds for every case of the file):
     ```yaml target      target.yml of that mapping: the limits of its product
     ```kql expected     the queries, a blank line between two
     ```text error       every diagnostic as the command line prints it; without the block there is none
+    ```text verdict     where it is given, how true each query is: exact, broader or narrower, a line each
     ```yaml events      match: and no_match: events in Sigma's names, decided by the reference evaluator; for several
                         rules such a map for each, by title
     ```yaml rows        match: and no_match: rows in the table's columns, on which the expected query is run; or tables:
@@ -40,7 +41,18 @@ from sigma2kql.reference.evaluate import evaluate
 HOME = Path(__file__).parent / "cases"
 _BLOCK = re.compile(r"^```(\w+ [\w ]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EVENTS, ROWS, BOTH = "yaml events", "yaml rows", "yaml events and rows"
-KINDS = {"yaml rule", "yaml config", "yaml mapping", "yaml target", "kql expected", "text error", EVENTS, ROWS, BOTH}
+KINDS = {
+    "yaml rule",
+    "yaml config",
+    "yaml mapping",
+    "yaml target",
+    "kql expected",
+    "text error",
+    "text verdict",
+    EVENTS,
+    ROWS,
+    BOTH,
+}
 
 
 @dataclass(frozen=True)
@@ -139,6 +151,9 @@ def test_case(case: Case, tmp_path: Path, request: pytest.FixtureRequest) -> Non
         case = next(c for c in read_cases(case.path) if c.name == case.name)
     assert done.problems == case.blocks.get("text error", "").rstrip("\n")
     assert done.kql == case.blocks.get("kql expected", "").rstrip("\n")
+    if "text verdict" in case.blocks:
+        verdicts = [one.verdict for one in done.results if one.verdict is not None]
+        assert verdicts == case.blocks["text verdict"].split()
     for kind in (EVENTS, BOTH):
         if kind in case.blocks:
             check_events(yaml.safe_load(case.blocks[kind]), case, done)
