@@ -23,6 +23,7 @@ from sigma2kql.cli.shared_options import (
     standard_input,
     use_color,
 )
+from sigma2kql.cli.summary import summarise_run, summary_option
 from sigma2kql.diagnostics.diagnostic import Diagnostic
 from sigma2kql.diagnostics.render import render
 from sigma2kql.engines.kusto_language import KqlCheck, open_check
@@ -42,7 +43,10 @@ from sigma2kql.model.tree import Compiled, Document
     "-f", "--format", "form", type=click.Choice(FORMS), help="Give the diagnostics as the product, in this form."
 )
 @click.option("-o", "--output", metavar="FILE", help="Where --format writes to (default: stdout).")
-def command(kusto: bool, kusto_bundle: str | None, form: str | None, output: str | None, **given: Any) -> int:
+@summary_option
+def command(
+    kusto: bool, kusto_bundle: str | None, form: str | None, output: str | None, summary_file: str | None, **given: Any
+) -> int:
     """Judge Sigma rules, and the KQL they give, without writing any.
 
     Everything that loading, mapping and emission say, for each target (-t sentinel,xdr), and habits of good rules.
@@ -65,6 +69,7 @@ def command(kusto: bool, kusto_bundle: str | None, form: str | None, output: str
         for done in _judged(given["paths"], compilers, checks, options, report.quiet):
             report.add(done)
     _deliver(report, form, output)
+    summarise_run(summary_file, "check", "sound", report)
     return 1 if report.failed or (given["strict"] and report.warnings) else 0
 
 

@@ -22,6 +22,7 @@ from sigma2kql.cli.shared_options import (
     standard_input,
     use_color,
 )
+from sigma2kql.cli.summary import summarise_run, summary_option
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, diagnostic
 from sigma2kql.model.tree import Compiled
 
@@ -40,8 +41,11 @@ PLAIN = ("kql", "ndjson")
     help="A file, or a folder (ends in / or exists): the tree of the input is mirrored, one file a rule.",
 )
 @click.option("--bundle", is_flag=True, help="All rules in one template, where the format allows it.")
+@summary_option
 @click.option("--no-header", is_flag=True, help="Queries without the comment lines that name the rule.")
-def command(form: str | None, output: str | None, bundle: bool, no_header: bool, **given: Any) -> int:
+def command(
+    form: str | None, output: str | None, bundle: bool, no_header: bool, summary_file: str | None, **given: Any
+) -> int:
     """Compile Sigma rules and Microsoft's own queries to KQL or to deployable artifacts.
 
     A PATH is a file, a folder (searched for *.yml and *.yaml) or - for standard input. A *.json file that is named is
@@ -68,6 +72,7 @@ def command(form: str | None, output: str | None, bundle: bool, no_header: bool,
     else:
         _write(results, form, sys.stdout, not no_header)
     report.finish()
+    summarise_run(summary_file, "convert", "converted", report)
     return 1 if report.failed else 0
 
 

@@ -48,6 +48,7 @@ FOLDERS = ("rules", "tables", "techniques", "assets", "playground")  # of a site
     type=click.Choice(tuple(FORMATS)),
     help="Artifact shown on the pages (repeatable; default: sentinel-yaml, or hunting-yaml for hunts, and xdr-json).",
 )
+@click.option("--prove", is_flag=True, help="Run each query on events made from its rule, and show what came of it.")
 @click.option(
     "--history/--no-history", "with_history", default=True, help="Show each rule's commits where git is there."
 )
@@ -64,6 +65,7 @@ def command(
     base_url: str,
     source_url: str,
     formats: tuple[str, ...],
+    prove: bool,
     with_history: bool,
     templates: tuple[str, ...],
     css: str | None,
@@ -97,8 +99,13 @@ def command(
     report = Report(given["diagnostics_format"], given["quiet"], use_color(given["color"]))
     subjects = _subjects(given["paths"], wanted.options, config, with_history, report)
     old = _manifest(root)
+    proofs: dict[str, Any] = {}
+    if prove:
+        from sigma2kql.cli.site_proofs import proven
+
+        subjects, proofs = proven(subjects, given["paths"], wanted.options, old.get("proofs", {}), report.quiet)
     folder = Folder(root)
-    done, manifest = build(subjects, wanted, old, lambda path, text: folder.put(root / path, text))
+    done, manifest = build(subjects, wanted, old, lambda path, text: folder.put(root / path, text), proofs)
     _remove(root, done.removed)
     folder.put(root / MANIFEST, manifest)
     _finish(done, report, root)

@@ -15,6 +15,7 @@ import click
 
 from sigma2kql.api import Compiler, Input, Options, load_input, read_inputs
 from sigma2kql.cli.shared_options import compile_options, load_config, make_options, progress, standard_input, use_color
+from sigma2kql.cli.summary import summarise_test, summary_option
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError
 from sigma2kql.diagnostics.render import printable, render
 from sigma2kql.model.tree import Compiled, Correlation, Document, Rule
@@ -39,11 +40,12 @@ MANY = 100  # rules with generated events from which several processes pay
 @click.option(
     "--format",
     "form",
-    type=click.Choice(("text", "json", "junit")),
+    type=click.Choice(("text", "json", "junit", "html")),
     default="text",
     show_default=True,
     help="Form of the results on stdout.",
 )
+@summary_option
 @click.option("--generate", is_flag=True, help="Prove each rule on events made from it: matches and near misses.")
 @click.option(
     "--per-rule", type=click.IntRange(2, 10_000), default=24, show_default=True, help="Generated events a rule."
@@ -59,7 +61,14 @@ MANY = 100  # rules with generated events from which several processes pay
     "-j", "--jobs", type=click.IntRange(0, 64), default=0, help="Processes (default: one a core for much work)."
 )
 def command(
-    form: str, generate: bool, per_rule: int, seed: int, events: tuple[str, ...], jobs: int, **given: Any
+    form: str,
+    summary_file: str | None,
+    generate: bool,
+    per_rule: int,
+    seed: int,
+    events: tuple[str, ...],
+    jobs: int,
+    **given: Any,
 ) -> int:
     """Run each rule's query on events and judge what it selects.
 
@@ -73,7 +82,7 @@ def command(
     inputs = list(read_inputs(given["paths"], standard_input(given["paths"])))
     attacks = recorded_attacks(given["paths"], problems.append)
     hunted = tuple(one for path in events for one in events_to_hunt(Path(path), problems.append))
-    subjects = list(_subjects(inputs, options, attacks, hunted))
+    subjects = list(subjects_with_events(inputs, options, attacks, hunted))
     count = per_rule if generate else 0
     workers = jobs or ((os.cpu_count() or 1) if len(subjects) >= MANY and (generate or hunted) else 1)
     with progress(len(subjects), "testing", given["quiet"]) as advance:
@@ -83,16 +92,21 @@ def command(
         click.echo(json.dumps({"summary": told, "results": [r.as_dict() for r in results]}, ensure_ascii=False))
     elif form == "junit":
         click.echo(_junit(results, told))
+    elif form == "html":
+        from sigma2kql.site.run_page import run_page
+
+        click.echo(run_page(results, told), nl=False)
     else:
         click.echo(_table(results))
     if problems:
         click.echo(render(problems, given["diagnostics_format"], use_color(given["color"])), err=True)
     if not given["quiet"]:
         click.echo(_in_words(results, told), err=True)
+    summarise_test(summary_file, results, told)
     return 1 if told["failed"] else 0
 
 
-def _subjects(
+def subjects_with_events(
     inputs: Sequence[Input], options: Options, attacks: Mapping[str, list[Attack]], hunted: tuple[Labelled, ...]
 ) -> Iterable[Subject]:
     """Every document with its query and its events."""

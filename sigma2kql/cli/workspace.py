@@ -24,6 +24,7 @@ from sigma2kql.cli.shared_options import (
     standard_input,
     use_color,
 )
+from sigma2kql.cli.summary import markdown_table, summary_option, write_summary
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, Source, diagnostic
 from sigma2kql.diagnostics.render import printable
 from sigma2kql.engines.remote import RemoteEngine, TimeRange
@@ -173,7 +174,8 @@ def _engine(given: dict[str, Any]) -> RemoteEngine:
 @click.argument("new", type=click.Path(dir_okay=False, exists=True))
 @compile_options
 @click.option("--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True, help="Form.")
-def diff(old: str, new: str, form: str, **given: Any) -> int:
+@summary_option
+def diff(old: str, new: str, form: str, summary_file: str | None, **given: Any) -> int:
     """Compare two profiles: what arrives no longer, and which rules (PATH...) went blind for it.
 
     Exit status 1 when a rule went blind: the alarm for a connector that broke.
@@ -194,6 +196,11 @@ def diff(old: str, new: str, form: str, **given: Any) -> int:
             click.echo(f"{rule['path']}: {printable(str(rule['title']))}: {rule['was']} -> {rule['is']}", nl=False)
             click.echo("".join(f"\n    {printable(reason)}" for reason in rule["reasons"]))
     worse = sum(rule["is"] != "live" for rule in rules)
+    lost = [(c.table, c.text) for c in found if c.worse]
+    lines = markdown_table(("table", "arrives no longer"), lost) if lost else ["Nothing went missing."]
+    blind = [(rule["title"], rule["is"], "; ".join(rule["reasons"])) for rule in rules if rule["is"] != "live"]
+    lines += ["", *markdown_table(("rule", "now", "why"), blind)] if blind else []
+    write_summary(summary_file, "workspace diff", lines)
     if not given["quiet"]:
         count = f"{len(found):,} change{'s' * (len(found) != 1)}"
         click.echo(

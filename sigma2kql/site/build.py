@@ -103,8 +103,10 @@ class Built:
     gone: int
 
 
-def build(subjects: Sequence[Subject], wanted: Wanted, old: Mapping[str, Any], put: Put) -> tuple[Built, str]:
-    """Write the site. `old` is the manifest of the build before (empty: none).
+def build(
+    subjects: Sequence[Subject], wanted: Wanted, old: Mapping[str, Any], put: Put, proofs: Mapping[str, Any]
+) -> tuple[Built, str]:
+    """Write the site. `old` is the manifest of the build before (empty: none); `proofs` go into the new one.
 
     Gives what was done and the new manifest, which the caller writes last. Raises Sigma2KqlError for a template that is
     at fault.
@@ -145,6 +147,7 @@ def build(subjects: Sequence[Subject], wanted: Wanted, old: Mapping[str, Any], p
         "others": sorted(others),
         "beside": {page: paths for page, paths in beside.items() if paths},
         "since": since,
+        "proofs": dict(proofs),
     }
     made = {*digests, *others}
     gone = [path for path in (*old.get("rules", {}), *old.get("others", ())) if path not in made]

@@ -143,7 +143,6 @@ class Proven:
     engine: str
     day: str
     kql: str  # hash of the query that was run
-    command: str
 
 
 @frozen

@@ -215,3 +215,15 @@ def test_own_templates_and_css_stand_in(tmp_path: Path) -> None:
     failed = CliRunner().invoke(group, ["site", str(ROOT / "rules"), "-o", str(out), "--templates", str(own)])
     assert isinstance(failed.exception, Sigma2KqlError)
     assert failed.exception.diagnostics[0].code == "E830"
+
+
+def test_proofs_stand_on_the_page_and_are_kept(tmp_path: Path) -> None:
+    pytest.importorskip("duckdb_kql", reason="pip install 'sigma2kql[test]'")
+    rules = str(ROOT / "rules" / "linux")
+    build(rules, "-o", str(tmp_path), "--prove", "-t", "sentinel")
+    pages_before = {path.name: path.read_text() for path in tmp_path.glob("rules/*.html")}
+    assert all("DuckDB" in text for text in pages_before.values())
+    proofs = json.loads((tmp_path / ".sigma2kql-site.json").read_text())["proofs"]
+    assert [row[0] for row in proofs.values()] == ["passed"] * len(pages_before)
+    assert all(row[2] > row[3] > 0 for row in proofs.values())  # events, of which those that must match
+    assert "0 of them made" in build(rules, "-o", str(tmp_path), "--prove", "-t", "sentinel")
