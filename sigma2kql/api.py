@@ -63,14 +63,18 @@ class Options:
     """How to compile. `tables`: the tables that the workspace has (empty: any); `builtin`: ASIM functions by built-in
     name.
 
-    `time`: name of the timestamp column in place of the table's own; `placeholders`: values of `%name%`; `prefilter`:
-    whether index prefilters are added; `union`: all tables that carry a rule, not the best; `strict`: a broader or
-    narrower query is an error; `profile`: what the workspace really holds: tables are chosen by it.
+    `prefer`: tables that come first; `sources`: the data sources that are there (empty: any), whose tables come first
+    and whose verdicts count. `time`: name of the timestamp column in place of the table's own; `placeholders`: values
+    of `%name%`; `prefilter`: whether index prefilters are added; `union`: all tables that carry a rule, not the best;
+    `strict`: a broader or narrower query is an error; `profile`: what the workspace really holds: tables are chosen by
+    it.
     """
 
     target: str = "sentinel"
     mappings: tuple[Path, ...] = ()
     tables: tuple[str, ...] = ()
+    prefer: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
     placeholders: Mapping[str, Sequence[str]] = field(default_factory=dict)
     builtin: bool = False
     time: str | None = None
@@ -200,15 +204,21 @@ def convert(text_or_path: str | Path, target: str = "sentinel", **options: objec
 def target_of(options: Options) -> Target:
     """The target that the options name. Raises Sigma2KqlError: it is unknown, or a mapping file is wrong."""
     stamps = tuple([stamp for folder in options.mappings for stamp in mapping_stamps(folder)])
-    return _loaded(options.target, options.mappings, options.tables, stamps)
+    tables, prefer, sources = map(tuple, (options.tables, options.prefer, options.sources))
+    return _loaded(options.target, options.mappings, tables, prefer, sources, stamps)
 
 
 @lru_cache(maxsize=32)
 def _loaded(
-    name: str, mappings: tuple[Path, ...], tables: tuple[str, ...], _stamps: tuple[tuple[str, int, int], ...]
+    name: str,
+    mappings: tuple[Path, ...],
+    tables: tuple[str, ...],
+    prefer: tuple[str, ...],
+    sources: tuple[str, ...],
+    _stamps: tuple[tuple[str, int, int], ...],
 ) -> Target:
     """A target once read, as long as its mapping files are the same."""
-    return load_target(name, mappings, tables)
+    return load_target(name, mappings, tables, prefer, sources)
 
 
 def refuse_format(options: Options, name: str) -> None:

@@ -54,7 +54,9 @@ def _target(target: Target) -> Iterator[str]:
         for serve in table.serves:
             rows.setdefault(serve.logsource, {}).setdefault(table.name, []).append(serve)
     for source in sorted(rows, key=lambda s: (s.product or "", s.category or "", s.service or "")):
-        yield f"| {_words(source)} | {', '.join(_shown(*row) for row in rows[source].items())} |"
+        order = [entry.name for entry in target.serving(source)]
+        found = sorted(rows[source].items(), key=lambda row: order.index(row[0]))
+        yield f"| {_words(source)} | {', '.join(_shown(*row) for row in found)} |"
     yield ""
 
 

@@ -20,6 +20,8 @@ KEYS = (
     "format",
     "mappings",
     "tables",
+    "prefer",
+    "sources",
     "placeholders",
     "builtin",
     "strict",
@@ -41,6 +43,8 @@ class Config:
     format: str | None = None
     mappings: tuple[Path, ...] = ()
     tables: tuple[str, ...] = ()
+    prefer: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
     placeholders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     builtin: bool | None = None
     strict: bool | None = None
@@ -113,7 +117,7 @@ class _Reader:
                     self.wrong(node, "`profile` is one file")
                     return None
                 return self.path.parent / texts[0]
-            case "tables":
+            case "tables" | "prefer" | "sources":
                 return tuple(self._texts(name, node))
             case "builtin" | "strict" | "prefilter" | "union":
                 if not isinstance(node, YamlScalar) or not isinstance(node.value, bool):

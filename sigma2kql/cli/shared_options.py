@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 STATES = ("live", "blind", "dead")
 MOST_REASONS = 12
-BY_SOURCE = ("W406", "W407", "W408", "W411", "I406")  # said once a reason where many rules have it
+BY_SOURCE = ("W406", "W407", "W408", "W411", "W412", "I406")  # said once a reason where many rules have it
 FEW = 3  # rules of one reason that are shown one by one
 NO_QUERY = "without a query of their own"
 FORMS = ("text", "json", "github", "sarif")
@@ -52,6 +52,19 @@ def compile_options(function: Function) -> Function:
                 "tables",
                 multiple=True,
                 help="Only use this table (repeatable): the ones that the workspace has.",
+            ),
+            click.option(
+                "--source",
+                "sources",
+                multiple=True,
+                metavar="NAME",
+                help="A data source that is there (repeatable): its tables come first, and its verdict counts.",
+            ),
+            click.option(
+                "--prefer",
+                multiple=True,
+                metavar="TABLE,...",
+                help="Tables that come first, in this order; others are still used where these do not carry a rule.",
             ),
             click.option(
                 "--union",
@@ -152,6 +165,8 @@ def make_options(config: Config, given: dict[str, Any]) -> Options:
         target=given.get("target") or config.target or "sentinel",
         mappings=(*config.mappings, *map(Path, given.get("mappings", ()))),
         tables=tuple(given.get("tables", ())) or listed,
+        prefer=tuple(name.strip() for text in given.get("prefer", ()) for name in text.split(",")) or config.prefer,
+        sources=tuple(given.get("sources", ())) or config.sources,
         placeholders={**placeholders, **told},
         builtin=bool(given["builtin_parsers"] if given.get("builtin_parsers") is not None else config.builtin),
         time=given.get("time_column") or config.time,

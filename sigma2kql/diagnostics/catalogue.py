@@ -825,6 +825,12 @@ CATALOGUE: dict[str, Entry] = {
         "Other values of the rule can match, so the rule converts; this one selects nothing.",
         "Correct the value or leave it out.",
     ),
+    "W412": Entry(
+        "warning",
+        "no source that you have writes this table",
+        "`--source` and `sources:` say what is there; the only tables that carry the rule are written by others.",
+        "Add the source if you have it; else the query finds nothing in your workspace.",
+    ),
     "W411": Entry(
         "warning",
         "nothing fills this table yet",

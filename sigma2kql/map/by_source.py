@@ -14,7 +14,6 @@ from sigma2kql.diagnostics.diagnostic import Diagnostic, Span, diagnostic
 from sigma2kql.map.field_places import Rows
 from sigma2kql.map.sources import title_of
 from sigma2kql.map.transforms.paths import bare_form, sees_doubled
-from sigma2kql.model.simplify import leaves
 from sigma2kql.model.tree import (
     And,
     Column,
@@ -62,48 +61,64 @@ class _Sets(NamedTuple):
 _PLAIN = _Sets()
 
 
+class Problem(NamedTuple):
+    """A warning without its place: code, message, the rule's field that it is about (empty: none), a hint."""
+
+    code: str
+    message: str
+    field: str = ""
+    hint: str = ""
+
+
 class BySource(NamedTuple):
-    """The verdict of each source, the worst of those that are assumed to be there, the warnings that say why, and the
-    sentences behind them.
+    """The verdict of each source, the worst of those that are assumed to be there, what is worth a warning, the
+    sentences behind it, and whether the query is exact for a source that a table is chosen for.
     """
 
     verdict: Verdict
     verdicts: Mapping[str, Verdict]
-    diagnostics: tuple[Diagnostic, ...]
+    problems: tuple[Problem, ...]
     reasons: tuple[str, ...]
+    exact_for_one: bool
+
+    def diagnostics(self, place: Callable[[str], Span | None]) -> list[Diagnostic]:
+        """The warnings, each where the rule asks for its field."""
+        return [diagnostic(p.code, p.message, place(p.field) if p.field else None, p.hint) for p in self.problems]
 
 
-def judge(
-    where: Expr[Column],
-    rows: Rows,
-    named: Mapping[str, str],
-    place: Callable[[str], Span | None],
-    verdict: Verdict,
-    table: str,
-) -> BySource:
+Met = tuple[tuple[str, int], ...]  # the columns of a tree that sources fill otherwise, and those sources as bits
+
+
+def judge(where: Expr[Column], rows: Rows, named: Mapping[str, str], verdict: Verdict, table: str) -> BySource:
     """The verdicts by source of a query whose `verdict` is known for rows as the mapping's fields describe them.
 
-    `named`: columns that a source fills otherwise -> the rule's field that stands there; `place`: where the rule asks
-    for a field.
+    `named`: columns that a source fills otherwise -> the rule's field that stands there.
     """
+    met: dict[tuple[str, int], None] = {}
+    sets = _walk(where, rows.fills, met) if named else _PLAIN
+    key = (verdict, table, sets, tuple([(column, named.get(column, column), bits) for column, bits in met]))
+    known = rows.judged.get(key)
+    if known is None:
+        known = rows.judged[key] = _judged(rows, named, verdict, table, sets, tuple(met))
+    return known
+
+
+def _judged(rows: Rows, named: Mapping[str, str], verdict: Verdict, table: str, sets: _Sets, met: Met) -> BySource:
     if rows.writers == ():
         return _unfilled(rows, table)
-    sets = _walk(where, rows.fills) if named else _PLAIN
     verdicts: dict[str, Verdict] = {}
     found: dict[tuple[str, str, str], list[str]] = {}  # code, sentence, field -> the sources that it is true of
-    reasons: list[str] = []
+    reasons: dict[str, None] = {}
     for number, writer in enumerate(rows.writers or ()):
         bit = 1 << number
         own: Verdict = "narrower" if (sets.never | sets.missed) & bit else "broader" if sets.beside & bit else "exact"
         verdicts[writer.source] = worst((verdict, own, writer.exactness))
-        told = _told(where, rows.fills, bit, named) if named else {}
-        if not told and writer.exactness == "exact":
-            continue
+        told = _told(rows.fills, met, bit, named)
         title = title_of(writer.source)
-        reasons += [f"{title}: {text}" for text in (*_sentences(told).values(), *filter(None, [writer.why]))]
+        reasons |= dict.fromkeys(f"{title}: {text}" for text in (*_sentences(told).values(), writer.why) if text)
         if writer.source not in rows.assumed:
             continue
-        if sets.never & bit:
+        if told and sets.never & bit:
             found.setdefault(("W408", ", ".join(f"`{name}`" for name in told), next(iter(told))), []).append(title)
         elif own != "exact":
             for name, text in _sentences(told, ("never",)).items():
@@ -113,19 +128,20 @@ def judge(
                 found.setdefault(("I406", f"`{name}`", name), []).append(title)
         if writer.exactness != "exact":
             found.setdefault((_CODES[writer.exactness], writer.why, ""), []).append(title)
-    problems = [
-        _problem(code, table, _listed(titles), text, place(name) if name else None)
-        for (code, text, name), titles in found.items()
-    ]
-    overall = worst((verdict, *(one for source, one in verdicts.items() if source in rows.assumed)))
-    return BySource(overall, verdicts, tuple(problems), tuple(dict.fromkeys(reasons)))
+    problems = [_problem(code, table, _listed(titles), text, name) for (code, text, name), titles in found.items()]
+    if rows.strange:
+        would = _listed([title_of(source) for source in verdicts])
+        problems.append(Problem("W412", f"{table}: none of the sources that are said to be there writes it ({would})"))
+    counted = {source: one for source, one in verdicts.items() if source in rows.assumed}
+    exact = not counted or any(one == "exact" and source not in rows.rare for source, one in counted.items())
+    return BySource(worst((verdict, *counted.values())), verdicts, tuple(problems), tuple(reasons), exact)
 
 
 def _listed(titles: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(titles[:-1]), titles[-1])))
 
 
-def _problem(code: str, table: str, sources: str, text: str, span: Span | None) -> Diagnostic:
+def _problem(code: str, table: str, sources: str, text: str, name: str) -> Problem:
     match code:
         case "W406":
             message = f"narrower on rows of {sources}: {text}"
@@ -135,14 +151,14 @@ def _problem(code: str, table: str, sources: str, text: str, span: Span | None) 
             message = f"rows of {sources} can never match: {text} is not in them"
         case _:
             message = f"{text} is not in rows of {sources}: a test on it is false there"
-    return diagnostic(code, f"{table}: {message}", span)
+    return Problem(code, f"{table}: {message}", name)
 
 
 def _unfilled(rows: Rows, table: str) -> BySource:
     """A table that is this project's own word for a log which Microsoft has no table for."""
     message = f"{table}: nothing fills this table until a data collection rule of yours does"
     hint = f"a mapping file with `table: YOURS_CL`, `target: {rows.table.target}`, `extends: {table}` names your own"
-    return BySource("narrower", {}, (diagnostic("W411", message, None, hint),), (message,))
+    return BySource("narrower", {}, (Problem("W411", message, "", hint),), (message,), False)
 
 
 _Told = Mapping[str, Mapping[str, FillingKind]]  # field -> sentence -> kind of filling
@@ -154,30 +170,41 @@ def _sentences(told: _Told, without: tuple[FillingKind, ...] = ()) -> dict[str, 
     return {name: f"`{name}`: {', '.join(whys)}" for name, whys in said.items() if whys}
 
 
-def _told(where: Expr[Column], fills: Fills, bit: int, named: Mapping[str, str]) -> _Told:
+def _told(fills: Fills, met: Met, bit: int, named: Mapping[str, str]) -> _Told:
     """Every filling of one source that a test of the tree meets."""
     told: dict[str, dict[str, FillingKind]] = {}
-    for leaf in leaves(where):
-        for column in _reads(leaf):
-            for one, filling in fills.get(column, ()):
-                if one == bit and _leaf(leaf, fills, bit) is not _PLAIN:
-                    told.setdefault(named.get(column, column), {})[filling.why] = filling.kind
+    for column, bits in met:
+        for one, filling in fills[column]:
+            if one == bit & bits:
+                told.setdefault(named.get(column, column), {})[filling.why] = filling.kind
     return told
 
 
-def _walk(expr: Expr[Column], fills: Fills) -> _Sets:
+def _walk(expr: Expr[Column], fills: Fills, met: dict[tuple[str, int], None]) -> _Sets:
+    """What becomes of the tree on each source's rows; `met` takes the columns that make a difference."""
     if isinstance(expr, Match):
-        return _leaf(expr, fills, -1)
+        return _leaf(expr, fills, met)
     if isinstance(expr, Not):
-        one = _walk(expr.item, fills)
+        one = _walk(expr.item, fills, met)
         if one is _PLAIN:
             return one
         return _Sets(one.always, one.never, one.always_meant, one.never_meant, one.beside, one.missed)
-    parts = [_walk(item, fills) for item in expr.items]
-    if all(part is _PLAIN for part in parts):
+    parts: list[_Sets] = []
+    plain = False
+    for item in expr.items:
+        if isinstance(item, Match):
+            reads = item.subject.reads
+            part = _PLAIN if len(reads) == 1 and reads[0] not in fills else _leaf(item, fills, met)
+        else:
+            part = _walk(item, fills, met)
+        if part is _PLAIN:
+            plain = True  # nothing is known of it
+        else:
+            parts.append(part)
+    if not parts:
         return _PLAIN
-    some, every = [0] * 6, [-1] * 6
-    for part in parts:
+    some, every = [0] * 6, [0 if plain else -1] * 6
+    for part in dict.fromkeys(parts):
         for number, sources in enumerate(part):
             some[number] |= sources
             every[number] &= sources
@@ -186,32 +213,30 @@ def _walk(expr: Expr[Column], fills: Fills) -> _Sets:
     return _Sets(every[0], some[1], every[2], some[3], some[4] & ~some[1], some[5] & ~some[3])
 
 
-def _reads(leaf: Match[Column]) -> tuple[str, ...]:
+def _leaf(leaf: Match[Column], fills: Fills, met: dict[tuple[str, int], None]) -> _Sets:
+    """One test on the rows of every source."""
     reads = leaf.subject.reads
-    return reads + leaf.test.other.reads if isinstance(leaf.test, SameAs) else reads
-
-
-def _leaf(leaf: Match[Column], fills: Fills, wanted: int) -> _Sets:
-    """One test on the rows of the sources in `wanted`."""
-    reads = _reads(leaf)
-    if len(reads) == 1:
-        found = fills.get(reads[0])
-        if not found:
-            return _PLAIN  # nearly always
-        by_source = {bit: [filling.kind] for bit, filling in found if bit & wanted}
-    else:
-        by_source = {}
-        for column in reads:
-            for bit, filling in fills.get(column, ()):
-                if bit & wanted:
-                    by_source.setdefault(bit, []).append(filling.kind)
+    if isinstance(leaf.test, SameAs):
+        reads += leaf.test.other.reads
+    by_source: dict[int, list[FillingKind]] = {}
+    for column in reads:
+        for bit, filling in fills.get(column, ()):
+            by_source.setdefault(bit, []).append(filling.kind)
     sets = [0] * 6
+    differ = 0
     for bit, kinds in by_source.items():
         whole = len(kinds) == len(reads) or isinstance(leaf.test, SameAs)
-        for number, holds in enumerate(_on_row(_hardest(kinds, whole), leaf.test, whole)):
+        on_row = _on_row(_hardest(kinds, whole), leaf.test, whole)
+        for number, holds in enumerate(on_row):
             if holds:
                 sets[number] |= bit
-    return _Sets(*sets) if any(sets) else _PLAIN
+                differ |= bit
+    if not differ:
+        return _PLAIN
+    for column in reads:
+        if column in fills:
+            met[column, differ] = None
+    return _Sets(*sets)
 
 
 def _hardest(kinds: list[FillingKind], whole: bool) -> FillingKind | None:

@@ -7,11 +7,11 @@ is the same for every rule, and is found out when the first one asks.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sigma2kql.map.accessors import fill
 from sigma2kql.map.row_facts import conjuncts, known_texts
-from sigma2kql.map.sources import writers_of
+from sigma2kql.map.sources import is_rare, writers_of
 from sigma2kql.map.transforms.column_types import is_plain_text
 from sigma2kql.model.simplify import leaves
 from sigma2kql.model.tree import Column, FieldMap, Filling, Serve, Table
@@ -31,7 +31,10 @@ class Standing(NamedTuple):
 class Rows:
     """The rows of one log source in one table, and what can be found out of them once for all rules."""
 
-    __slots__ = ("assumed", "facts", "fields", "fills", "serve", "spoken", "stated", "table", "writers")
+    __slots__ = (
+        "assumed", "facts", "fields", "fills", "judged", "rare", "serve", "spoken", "stated", "strange",
+        "table", "writers",
+    )  # fmt: skip
 
     def __init__(
         self, table: Table, serve: Serve, product: str | None = None, assumed: frozenset[str] = frozenset()
@@ -41,6 +44,8 @@ class Rows:
         self.writers = writers_of(table, serve, product)  # None: unknown
         sources = frozenset([writer.source for writer in self.writers or ()])
         self.assumed = assumed & sources or sources  # those that are there; all where none is known to be
+        self.rare = frozenset([source for source in sources - assumed if is_rare(source)])
+        self.strange = bool(assumed and sources) and assumed.isdisjoint(sources)  # whether those are others
         self.fills: dict[str, list[tuple[int, Filling]]] = {}
         for number, writer in enumerate(self.writers or ()):
             for column, filling in writer.fills.items():
@@ -48,6 +53,7 @@ class Rows:
         self.stated = conjuncts(serve.where)
         self.spoken = {leaf.subject for leaf in leaves(serve.where)}
         self.facts = known_texts(serve.where)
+        self.judged: dict[Any, Any] = {}  # what `by_source` has found of trees that meet the same columns
         self.fields: dict[str, Standing] = {}  # those that rules have asked for
 
     def standing(self, name: str) -> Standing | str:

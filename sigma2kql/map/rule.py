@@ -71,12 +71,7 @@ class Mapped:
     serve: Serve | None = None
     caveats: tuple[str, ...] = ()
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
-    exactness: Verdict = "exact"  # on rows as the mapping's fields describe them
-
-    @property
-    def exact_for_one(self) -> bool:
-        """Whether the query is exact on the rows of at least one source: what makes a table worth choosing."""
-        return self.exactness == "exact" and (not self.verdicts or "exact" in self.verdicts.values())
+    exact_for_one: bool = True  # on the rows of at least one source that is there: what makes a table worth choosing
 
     def columns(self, name: str) -> tuple[Column, ...]:
         """The columns that hold a field of the event; empty where there are none that could be grouped or shown."""
@@ -119,7 +114,7 @@ def map_rule(
             passed.append(f"{rows.table.name}: finds nothing in this workspace")
             continue
         if mapped.exact_for_one:
-            return _with(mapped, passed)
+            return _with(mapped, [*passed, *target.after(rule.logsource, mapped.table.name)])
         passed.append(f"{rows.table.name}: {mapped.verdict}")
         lossy = lossy or mapped
     if lossy is not None:
@@ -237,12 +232,12 @@ class _Mapper:
                 *[_selects_nothing(message, span, hint) for _, message, span, hint in self.notes.never],
                 *[_is_missing(name, *told) for name, told in self.notes.lacking.items()],
                 *warnings,
-                *by_source.diagnostics,
+                *(by_source.diagnostics(self.uses.fields.get) if by_source.problems else ()),
             ),
             serve=self.serve,
             caveats=by_source.reasons,
             verdicts=by_source.verdicts,
-            exactness=exactness,
+            exact_for_one=exactness == "exact" and by_source.exact_for_one,
         )
 
     def _losses(self) -> tuple[Verdict, list[Diagnostic]]:
@@ -270,7 +265,7 @@ class _Mapper:
     def _by_source(self, where: Expr[Column], verdict: Verdict) -> BySource:
         """The verdict of each source that writes the rows."""
         named = {column: name for name, standing in self.fields.items() if name for column in standing.filled}
-        return judge(where, self.rows, named, self.uses.fields.get, verdict, self.name)
+        return judge(where, self.rows, named, verdict, self.name)
 
     # -- fields ------------------------------------------------------------------------------------------------------
 

@@ -25,11 +25,14 @@ Problem = Callable[..., None]  # code, message, node, hint
 
 @frozen
 class DataSource:
-    """What is known of a source: its name for people, the connectors that bring it and the way it takes."""
+    """What is known of a source: its name for people, the connectors that bring it, the way it takes, and whether so
+    few have it that no table is chosen for its sake.
+    """
 
     title: str
     connectors: tuple[str, ...] = ()
     comes: str = ""
+    rare: bool = False
 
 
 @cache
@@ -40,9 +43,15 @@ def data_sources() -> Mapping[str, DataSource]:
     assert document.root is not None
     told = cast(dict[str, dict[str, Any]], plain(document.root))
     return {
-        name: DataSource(one["title"], tuple(one.get("connectors", ())), one.get("comes", ""))
+        name: DataSource(one["title"], tuple(one.get("connectors", ())), one.get("comes", ""), bool(one.get("rare")))
         for name, one in told.items()
     }
+
+
+def is_rare(source: str) -> bool:
+    """Whether so few have a source that no table is chosen for its sake."""
+    known = data_sources().get(source)
+    return known is not None and known.rare
 
 
 def title_of(source: str) -> str:

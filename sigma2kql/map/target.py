@@ -18,8 +18,9 @@ from zlib import crc32
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean, frozen
 from sigma2kql.map.field_places import Rows
+from sigma2kql.map.sources import data_sources
 from sigma2kql.map.table_file import read_table
-from sigma2kql.map.target_file import Service, TargetSettings, read_target
+from sigma2kql.map.target_file import Preference, Service, TargetSettings, read_target
 from sigma2kql.model.tree import (
     Column,
     KqlType,
@@ -30,6 +31,8 @@ from sigma2kql.model.tree import (
     Table,
 )
 from sigma2kql.system.shipped_files import mappings_folder
+
+_FEW = 60  # names that a hint lists
 
 # --------------------------------------------------------------------------------------------------------------------
 # Targets
@@ -42,6 +45,7 @@ class Entry:
     name: str
     logsources: tuple[LogSource, ...]
     load: Callable[[], Table]
+    sources: frozenset[str] | None = None  # the data sources that write it; None: unknown
 
 
 @frozen
@@ -59,21 +63,40 @@ class Target:
     limits: QueryLimits = QueryLimits()
     formats: tuple[str, ...] = ()
     service: Service | None = None
+    prefer: tuple[Preference, ...] = ()
     assumed: frozenset[str] = frozenset()  # the data sources that are there; empty: any
     _served: dict[tuple[str | None, ...], list[int]] = field(default_factory=dict, compare=False, repr=False)
+    _after: dict[tuple[LogSource, str], tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)
     _found: dict[LogSource, tuple[tuple[Entry, ...], list[tuple[Rows, ...]]]] = field(
         default_factory=dict, compare=False, repr=False
     )
 
     def serving(self, logsource: LogSource) -> tuple[Entry, ...]:
-        """The tables that say they serve this log source, without reading them."""
+        """The tables that say they serve this log source, best first, without reading them."""
         if not self._served:
             for number, entry in enumerate(self.entries):
                 for one in entry.logsources:
                     self._served.setdefault((one.category, one.product, one.service), []).append(number)
         asked = [(None, part or "") for part in (logsource.category, logsource.product, logsource.service)]
         found = {number for key in product(*asked) for number in self._served.get(key, ())}
-        return tuple([self.entries[number] for number in sorted(found)])
+        order = [name for step in self.prefer if _covers(step.logsource, logsource) for name in step.tables]
+        rank = {name: number for number, name in reversed([*enumerate(order)])}
+
+        def key(number: int) -> tuple[bool, int, int]:
+            entry = self.entries[number]
+            absent = bool(self.assumed) and entry.sources is not None and entry.sources.isdisjoint(self.assumed)
+            return absent, rank.get(entry.name, len(order)), number
+
+        return tuple([self.entries[number] for number in sorted(found, key=key)])
+
+    def after(self, logsource: LogSource, table: str) -> tuple[str, ...]:
+        """The tables of a log source that come behind one, each with that word for people."""
+        known = self._after.get((logsource, table))
+        if known is None:
+            names = [entry.name for entry in self.serving(logsource)]
+            later = names[names.index(table) + 1 :]
+            known = self._after[logsource, table] = tuple(f"{name}: later in the order of tables" for name in later)
+        return known
 
     def candidates(self, logsource: LogSource) -> Iterator[Rows]:
         """The rows of every table whose log source covers this one, best first; a table is read when it is reached."""
@@ -123,8 +146,18 @@ def build_index(target: str) -> dict[str, Any]:
         served = sorted(
             {(s.logsource.category, s.logsource.product, s.logsource.service) for s in table.serves}, key=repr
         )
-        index[path.stem] = {"crc": crc32(path.read_bytes()), "serves": [list(s) for s in served]}
+        index[path.stem] = {
+            "crc": crc32(path.read_bytes()),
+            "serves": [list(s) for s in served],
+            "sources": sorted(_sources(table) or ()),
+        }
     return index
+
+
+def _sources(table: Table) -> frozenset[str] | None:
+    """Every source that writes the table; None where nobody says."""
+    stated = [writers for writers in (table.writers, *(s.writers for s in table.serves)) if writers is not None]
+    return frozenset(one.source for writers in stated for one in writers) if stated else None
 
 
 def build_fields(target: str) -> dict[str, Any]:
@@ -192,6 +225,7 @@ def _shipped_entries(target: str) -> dict[str, Entry]:
             name,
             tuple(LogSource(*served) for served in entry["serves"]),
             partial(_shipped_table, folder / f"{name}.yml", target),
+            frozenset(entry["sources"]),
         )
         for name, entry in _index(target).items()
     }
@@ -248,23 +282,23 @@ def target_names() -> list[str]:
     return sorted(path.parent.name for path in mappings_folder().glob("*/target.yml"))
 
 
-def load_target(name: str, folders: Sequence[Path] = (), only: Sequence[str] = ()) -> Target:
+def load_target(
+    name: str,
+    folders: Sequence[Path] = (),
+    only: Sequence[str] = (),
+    prefer: Sequence[str] = (),
+    sources: Sequence[str] = (),
+) -> Target:
     """A target by name, with the user's mapping folders on top.
 
-    `only`: the tables that the workspace has; others are left out. Raises Sigma2KqlError for an unknown target or a
-    mapping file that is wrong.
+    `only`: the tables that the workspace has; others are left out. `prefer`: tables that come first. `sources`: the
+    data sources that are there; tables of others come last. Raises Sigma2KqlError for an unknown target, table or
+    source, or a mapping file that is wrong.
     """
     own, stated = _user_files(folders, name)
     settings = _settings(name) if name in target_names() else None
     if settings is None and stated is None and not own:
-        known = target_names()
-        raise Sigma2KqlError(
-            [
-                diagnostic(
-                    "E801", f"unknown target `{name}`", None, did_you_mean(name, known) or f"known: {', '.join(known)}"
-                )
-            ]
-        )
+        raise Sigma2KqlError([_unknown("E801", f"unknown target `{name}`", name, target_names())])
     told = settings or TargetSettings()
     told = stated.over(told) if stated is not None else told
     entries: dict[str, Entry] = {}
@@ -273,12 +307,43 @@ def load_target(name: str, folders: Sequence[Path] = (), only: Sequence[str] = (
             entries.setdefault(table, entry)
     for mine in own:
         merged = _extended(entries, mine) if mine.extends else mine
-        entries[mine.name] = Entry(mine.name, tuple(s.logsource for s in merged.serves), partial(_same, merged))
+        served = tuple(s.logsource for s in merged.serves)
+        entries[mine.name] = Entry(mine.name, served, partial(_same, merged), _sources(merged))
+    _check_names(name, entries, only, prefer, sources)
     first = [table.name for table in own if table.extends != table.name]
-    order = [*first, *(t for t in told.prefer if t in entries and t not in first)]
-    order += [t for t in entries if t not in order]
-    kept = tuple(entries[t] for t in order if not only or t in only)
-    return Target(name, kept, told.time, told.title, told.limits, told.formats, told.service)
+    kept = tuple(entry for table, entry in entries.items() if not only or table in _named(only))
+    order = (Preference((*_named(prefer), *first)), *told.prefer)
+    return Target(name, kept, told.time, told.title, told.limits, told.formats, told.service, order, frozenset(sources))
+
+
+def _named(tables: Sequence[str]) -> list[str]:
+    """Tables by the names of mapping files: of an ASIM parser that is its name in a workspace."""
+    return [re.sub(r"^_Im_", "im", table) for table in tables]
+
+
+def _check_names(
+    target: str, entries: Mapping[str, Entry], only: Sequence[str], prefer: Sequence[str], sources: Sequence[str]
+) -> None:
+    """Raises Sigma2KqlError for what is named and not known, or where no table would be left."""
+    everywhere = {table for name in target_names() for table in _shipped_entries(name)}
+    problems = [
+        _unknown("E460", f"unknown table `{table}`", table, (*entries, *everywhere))
+        for table in _named((*only, *prefer))
+        if table not in entries and table not in everywhere
+    ]
+    known = data_sources() if sources else {}
+    problems += [_unknown("E459", f"unknown source `{one}`", one, known) for one in sources if one not in known]
+    if only and not problems and entries.keys().isdisjoint(_named(only)):
+        message = f"target `{target}` has none of the tables {', '.join(f'`{table}`' for table in only)}"
+        problems.append(diagnostic("E460", message, None, f"`sigma2kql targets {target}` lists its tables"))
+    if problems:
+        raise Sigma2KqlError(problems)
+
+
+def _unknown(code: str, message: str, name: str, known: Iterable[str]) -> Diagnostic:
+    names = list(known)
+    few = f"known: {', '.join(names)}" if len(names) < _FEW else ""
+    return diagnostic(code, message, None, did_you_mean(name, names) or few)
 
 
 def _same(table: Table) -> Table:
@@ -345,6 +410,9 @@ def _user_files(folders: Sequence[Path], target: str) -> tuple[list[Table], Targ
                 continue
             if table.target == target:
                 tables.append(table)
+            elif table.target not in target_names() and (meant := did_you_mean(table.target, target_names())):
+                at = Span(source, max(source.text.find("target:"), 0), max(source.text.find("target:"), 0) + 7)
+                problems.append(diagnostic("E801", f"unknown target `{table.target}`", at, meant))
     if problems:
         raise Sigma2KqlError(problems)
     return tables, told

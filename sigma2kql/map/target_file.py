@@ -6,19 +6,28 @@ with the position of every mistake; what it does not say is not made up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, Literal, get_args
 
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, Source, frozen
 from sigma2kql.map.table_file import Reader
-from sigma2kql.model.tree import QueryLimits
-from sigma2kql.text.nodes import YamlMap, YamlNode as Node, YamlScalar
+from sigma2kql.model.tree import LogSource, QueryLimits
+from sigma2kql.text.nodes import YamlList, YamlMap, YamlNode as Node, YamlScalar
 from sigma2kql.text.yaml_text import compose
 
 Service = Literal["sentinel", "defender"]
 _KEYS = ("target", "title", "time", "prefer", "also", "limits", "formats", "service", "notes")
 _LIMITS = ("of", "characters", "days", "depth")
+
+
+@frozen
+class Preference:
+    """Tables in order, for rules of a log source (what it does not state may be anything), and why so."""
+
+    tables: tuple[str, ...]
+    logsource: LogSource = LogSource()
+    why: str = ""
 
 
 @frozen
@@ -30,7 +39,7 @@ class TargetSettings:
 
     title: str = ""
     time: str | None = None
-    prefer: tuple[str, ...] = ()
+    prefer: tuple[Preference, ...] = ()
     also: tuple[str, ...] = ()
     limits: QueryLimits = QueryLimits()
     formats: tuple[str, ...] = ()
@@ -60,7 +69,9 @@ def read_target(source: Source) -> TargetSettings:
         match name:
             case "title" | "time" | "target":
                 told[name] = reader.text(value, f"`{name}`")
-            case "prefer" | "also" | "formats":
+            case "prefer":
+                told[name] = tuple(_preferences(reader, value))
+            case "also" | "formats":
                 told[name] = tuple(text for text, _ in reader.texts(value, f"`{name}`"))
             case "limits":
                 told[name] = _limits(reader, reader.mapping(value, "`limits`"))
@@ -72,6 +83,26 @@ def read_target(source: Source) -> TargetSettings:
                 pass  # notes are for people; unknown keys are told above
     reader.refuse_errors()
     return TargetSettings(**told, said=frozenset(told))
+
+
+def _preferences(reader: Reader, node: Node) -> Iterator[Preference]:
+    """A list of tables, or of steps: tables for the rules of a log source, with the reason."""
+    items = node.items if isinstance(node, YamlList) else [node]
+    plain = [item for item in items if not isinstance(item, YamlMap)]
+    if plain:
+        yield Preference(tuple(reader.text(item, "a table of `prefer`") for item in plain))
+    for item in items:
+        if not isinstance(item, YamlMap):
+            continue
+        reader.check_keys(item, ("for", "tables", "why"), "a step of `prefer`")
+        form = reader.mapping(item.get("for"), "`for`")
+        reader.check_keys(form, ("category", "product", "service"), "`for`")
+        parts = {key: reader.text(value, f"`{key}`") for key, value in form.values.items()}
+        yield Preference(
+            tuple(text for text, _ in reader.texts(item.get("tables"), "`tables`")),
+            LogSource(parts.get("category"), parts.get("product"), parts.get("service")),
+            reader.text(item.values["why"], "`why`") if "why" in item.values else "",
+        )
 
 
 def _limits(reader: Reader, node: YamlMap) -> QueryLimits:
