@@ -31,7 +31,10 @@ from sigma2kql.site.build import MANIFEST, Built, Subject, Wanted, build
 from sigma2kql.site.history import history
 
 TARGETS = "sentinel,xdr"
-SUFFIXES = (".html", ".css", ".js", ".json", ".atom", ".yml", ".kql", ".bicep", ".tf")  # of what a build makes
+SUFFIXES = (  # of what a build makes
+    *(".html", ".css", ".js", ".json", ".atom", ".svg", ".yml", ".kql", ".bicep", ".tf"),
+    *(".zip", ".mjs", ".wasm"),
+)
 FOLDERS = ("rules", "tables", "techniques", "assets", "playground")  # of a site, beside its files
 
 
@@ -47,6 +50,13 @@ FOLDERS = ("rules", "tables", "techniques", "assets", "playground")  # of a site
     multiple=True,
     type=click.Choice(tuple(FORMATS)),
     help="Artifact shown on the pages (repeatable; default: sentinel-yaml, or hunting-yaml for hunts, and xdr-json).",
+)
+@click.option(
+    "--playground",
+    metavar="DIR",
+    type=click.Path(file_okay=False, exists=True),
+    help="Add a page that converts in the reader's browser (7 MB): DIR holds the npm package pyodide "
+    "(and @kusto/language-service-next, for Microsoft's parser).",
 )
 @click.option("--prove", is_flag=True, help="Run each query on events made from its rule, and show what came of it.")
 @click.option(
@@ -65,6 +75,7 @@ def command(
     base_url: str,
     source_url: str,
     formats: tuple[str, ...],
+    playground: str | None,
     prove: bool,
     with_history: bool,
     templates: tuple[str, ...],
@@ -82,7 +93,14 @@ def command(
     options = make_options(config, given)
     names = dict.fromkeys(name.strip() for name in options.target.split(",") if name.strip())
     by_target = {name: replace(options, target=name) for name in names}
+    shipped: tuple[tuple[str, bytes], ...] = ()
+    if playground is not None:
+        from sigma2kql.site.playground import files
+
+        shipped = tuple(files(Path(playground), list(names)))
     wanted = Wanted(
+        playground=bool(shipped),
+        files=shipped,
         title=title,
         base_url=_folder_url(base_url),
         source_url=_folder_url(source_url),

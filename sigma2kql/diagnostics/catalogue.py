@@ -935,6 +935,12 @@ CATALOGUE: dict[str, Entry] = {
         "A template of one's own does not parse, or asks for a value that the page does not have.",
         "Correct the template; the shipped one of its name shows which values there are.",
     ),
+    "E831": Entry(
+        "error",
+        "the playground lacks a package",
+        "Its page ships Python for the browser and what conversion imports, and fetches nothing from elsewhere.",
+        "npm install pyodide, and name the node_modules folder.",
+    ),
     "E899": Entry(
         "error",
         "a fault of sigma2kql itself",

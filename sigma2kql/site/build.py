@@ -30,6 +30,23 @@ from sigma2kql.site.rule_page import Link, Proven, RulePage, rule_page, text_of
 from sigma2kql.system.shipped_files import mappings_folder
 
 MANIFEST = ".sigma2kql-site.json"
+EXAMPLE = """\
+title: Mail Client Talks To A Public Address
+status: experimental
+level: medium
+logsource: {product: windows, category: network_connection}
+detection:
+    selection:
+        Image|endswith: '\\outlook.exe'
+        Initiated: 'true'
+    filter_local:
+        DestinationIp|cidr: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16]
+    condition: selection and not filter_local
+"""
+EVENTS = """\
+- {Image: 'C:\\Office\\outlook.exe', Initiated: 'true', DestinationIp: 203.0.113.7}
+- {Image: 'C:\\Office\\outlook.exe', Initiated: 'true', DestinationIp: 10.1.2.3}
+"""
 ALIKE = 8  # related rules by technique
 GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 SECTIONS = (
@@ -71,6 +88,7 @@ class Wanted:
     templates: tuple[Path, ...] = ()
     css: str = ""
     playground: bool = False
+    files: tuple[tuple[str, bytes], ...] = field(default=(), repr=False)  # of the playground
     profile: bool = False
     options: Mapping[str, Options] = field(default_factory=dict)  # by target
     takes: Mapping[str, Sequence[str]] = field(default_factory=dict)  # target -> the formats that its product takes
@@ -303,8 +321,13 @@ def _other_pages(
     since: Mapping[str, list[list[str]]],
 ) -> Iterator[tuple[str, str | bytes]]:
     """Everything beside the pages of rules: (path, text)."""
-    for name in ("site.css", "theme.js", "site.js", "search.js"):
+    for name in ("site.css", "theme.js", "site.js", "search.js", "icon.svg"):
         yield f"assets/{name}", (HOME / "assets" / name).read_text(encoding="utf-8")
+    if wanted.playground:
+        yield "assets/playground.js", (HOME / "assets" / "playground.js").read_text(encoding="utf-8")
+        values = {"example": EXAMPLE, "events": EVENTS}
+        yield "playground.html", pages.render("playground.html.j2", "playground.html", values)
+        yield from wanted.files
     if wanted.css:
         yield "assets/own.css", wanted.css
     rows = [(one.page, one.rule, one.text) for one in listed]
