@@ -20,7 +20,7 @@ from sigma2kql.kql.naming import output_columns as columns_of_query
 from sigma2kql.language.strings import placeholders, substitute
 from sigma2kql.load.documents import decode, load
 from sigma2kql.map.by_source import together
-from sigma2kql.map.rule import Mapped, map_everywhere, map_rule
+from sigma2kql.map.rule import Mapped, map_everywhere, map_further, map_rule
 from sigma2kql.map.target import Target, columns_of_table, load_target, mapping_stamps, named_columns
 from sigma2kql.map.target_file import Service
 from sigma2kql.model.simplify import leaves
@@ -420,6 +420,15 @@ class Compiler:
             if time != mapped.query.time:
                 mapped = replace(mapped, query=replace(mapped.query, time=time))
         return mapped
+
+    def further(self, rule: Rule) -> tuple[Compiled, ...]:
+        """The rule on the other kinds of events that its table holds and its log source means."""
+        done = []
+        for mapped in map_further(self.map(rule), rule, self.where(rule), self.target, self.builtin):
+            tests = leaves(mapped.query.where)
+            text = emission.emit(mapped.query, self.options.prefilter, tests)
+            done.append(self._compiled(rule, mapped, text, tests))
+        return tuple(done)
 
     def where(self, rule: Rule) -> Expr[Field]:
         """The rule's tree with placeholders replaced and filters added. Raises Sigma2KqlError for a placeholder

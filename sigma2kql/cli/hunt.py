@@ -11,12 +11,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
 from sigma2kql.api import Compiler, Options, load_input, read_inputs
-from sigma2kql.cli.hit_rows import FORMATS, open_writer
+from sigma2kql.cli.hit_rows import FORMATS, Writer, open_writer
 from sigma2kql.cli.shared_options import (
     Report,
     compile_options,
@@ -28,12 +28,14 @@ from sigma2kql.cli.shared_options import (
 )
 from sigma2kql.diagnostics.diagnostic import Diagnostic, diagnostic, frozen
 from sigma2kql.engines.remote import RemoteEngine, TimeRange
+from sigma2kql.hunt import Outcome
 from sigma2kql.lint.judge import QUERY_SUFFIX, query_files, read_query
 from sigma2kql.model.tree import Compiled, Document, LogSource
 
 ENGINES = ("duckdb", "kusto", "loganalytics")
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 REMOTE_JOBS = 4
+BLIND = 8  # logs without events that are told one by one
 REMOTE_SINCE = "1d"  # what a query over the network looks at where nothing is said: data there is not yours alone
 
 
@@ -90,13 +92,16 @@ def command(form: str, output: Path | None, limit: int, jobs: int | None, **give
     documents = _documents(given["paths"])
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
+        stack.enter_context(_ended_by_signals())
         if where.engine == "duckdb":
-            engine, queries = stack.enter_context(_local(where, documents, options, given, span, report, counts, jobs))
-            workers = 1
+            given["limit"] = limit
+            total, outcomes = stack.enter_context(_local(where, documents, options, given, span, report, counts, jobs))
         else:
+            from sigma2kql.hunt import hunt
+
             engine, queries = stack.enter_context(_remote(where)), _compiled(documents, options, report)
-            workers = jobs or REMOTE_JOBS
-        _run(queries, engine, span, limit, workers, form, output, report, counts)
+            total, outcomes = len(queries), hunt(queries, engine, span, limit, jobs or REMOTE_JOBS)
+        _run(total, outcomes, form, output, report, counts)
     _finish(report, counts, time.perf_counter() - started)
     return 1 if report.failed or counts["failed"] or counts["input failed"] else 0
 
@@ -200,7 +205,7 @@ def _remote(where: Where) -> RemoteEngine:
 
 def _compiled(documents: Sequence[Document], options: Options, report: Report) -> list[tuple[Compiled, str]]:
     """Every result that has a query, with the time column that a range applies to."""
-    from sigma2kql.hunt import compile_one
+    from sigma2kql.hunt.queries import compile_one
 
     compiler = Compiler(options, documents)
     queries = []
@@ -225,48 +230,59 @@ def _local(
     report: Report,
     counts: Counter[str],
     jobs: int | None,
-) -> Iterator[tuple[RemoteEngine, list[tuple[Compiled, str]]]]:
-    """The events in a database on disk, and the queries that have something to look at."""
-    from tempfile import TemporaryDirectory
-
-    from sigma2kql.engines.duckdb import Engine
-    from sigma2kql.hunt import LocalEngine, choose, plan
+) -> Iterator[tuple[int, Iterator[Outcome]]]:
+    """How many queries there are to run over the events of files, and their outcomes."""
+    from sigma2kql.engines.duckdb_process import DuckDBProcess
     from sigma2kql.hunt.gather import gather, survey
+    from sigma2kql.hunt.local import hunt_tables
+    from sigma2kql.hunt.queries import choose, plan_queries
 
     logsource = _logsource(given["logsource"])
+    options = replace(options, prefilter=False)  # prefilters are for an index; there is none here
     settled = given["target"] or options.tables or options.builtin or logsource
     choices = (options,) if settled else choose(options, *survey(where.data))
-    made = plan(documents, choices, given["all_columns"])
+    made = plan_queries(documents, choices, given["all_columns"])
 
     def unreadable(problem: Diagnostic) -> None:
         counts["input failed"] += problem.severity == "error"
         report.show([problem])
 
-    with TemporaryDirectory(prefix="sigma2kql-", ignore_cleanup_errors=True) as folder:
-        database = str(Path(folder, "events.duckdb"))
-        with Engine(database=database, memory=given["memory"], threads=jobs, timeout=where.seconds) as engine:
-            if not given["quiet"] and sys.stderr.isatty():
-                click.echo("reading events ...", err=True)
-            gathered = gather(where.data, list(made.asked.values()), engine, unreadable, span, logsource)
-            counts["events"] = gathered.events
-            counts["rows read"] = gathered.rows.total()
-            counts["not asked for"] = gathered.not_asked
-            counts["out of range"] = gathered.out_of_range
-            report.show(gathered.notices())
-            idle: Counter[str] = Counter()
-            queries = []
-            for done, names in zip(made.results, made.stands_on, strict=True):
-                if report.add(done) or done.kql is None:
-                    continue
-                known = [name for name in names if name in made.asked]
-                if known and not any(gathered.rows[name] for name in known):
-                    idle[", ".join(known)] += 1
-                    continue
-                queries.append((done, _time(done, None)))
-            counts["idle"] = idle.total()
-            for tables, count in idle.most_common():
-                report.show([diagnostic("W694", f"no events in {tables}: {count:,} rule{'s' * (count != 1)} not run")])
-            yield LocalEngine(engine), queries
+    with DuckDBProcess(given["memory"], jobs, where.seconds) as engine:
+        if not given["quiet"] and sys.stderr.isatty():
+            click.echo("reading events ...", err=True)
+        gathered = gather(where.data, list(made.asked.values()), engine, unreadable, span, logsource)
+        counts["events"] = gathered.events
+        counts["rows read"] = gathered.rows.total()
+        counts["not asked for"] = gathered.not_asked
+        counts["out of range"] = gathered.out_of_range
+        report.show(gathered.notices())
+        for done in made.results:
+            report.add(done)
+        filled = {name: gathered.rows[name] for name in made.asked}
+        total = sum(map(len, made.queries))
+        yield total, hunt_tables(made, engine, filled, given["limit"])
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the command as an interrupt does: what it made for a while is removed."""
+    import signal
+    import threading
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {name: signal.signal(getattr(signal, name), end) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -274,26 +290,15 @@ def _local(
 
 
 def _run(
-    queries: Sequence[tuple[Compiled, str]],
-    engine: RemoteEngine,
-    span: TimeRange | None,
-    limit: int,
-    jobs: int,
-    form: str,
-    output: Path | None,
-    report: Report,
-    counts: Counter[str],
+    total: int, outcomes: Iterator[Outcome], form: str, output: Path | None, report: Report, counts: Counter[str]
 ) -> None:
-    from sigma2kql.hunt import hunt
-
     with ExitStack() as stack:
-        stream: TextIO = sys.stdout
-        if output is not None:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            stream = stack.enter_context(output.open("w", encoding="utf-8", errors="backslashreplace", newline=""))
-        writer = stack.enter_context(open_writer(form, stream, _width(output)))
-        advance = stack.enter_context(progress(len(queries), "hunting", report.quiet))
-        for outcome in hunt(queries, engine, span, limit, jobs):
+        writer: Writer | None = None
+        blind: Counter[str] = Counter()
+        advance = stack.enter_context(progress(total, "hunting", report.quiet))
+        for outcome in outcomes:
+            if writer is None:  # nothing is written before there is something to say
+                writer = stack.enter_context(_opened(form, output))
             counts["run"] += 1
             report.show(outcome.problems)
             if outcome.rows is None:
@@ -301,8 +306,43 @@ def _run(
             else:
                 counts["rows"] += len(outcome.rows.rows)
                 counts["hits"] += bool(outcome.rows.rows)
+                if outcome.seen == 0:
+                    counts["idle"] += 1
+                    blind[outcome.blind] += 1
                 writer.write(outcome.done, outcome.rows)
             advance(1)
+        report.show(_unseen(blind, counts["events"]))
+
+
+def _unseen(blind: Counter[str], events: int) -> Iterator[Diagnostic]:
+    """What is to be said of rules that could look at none of the events (W694)."""
+    for about, count in blind.most_common(BLIND):
+        rules = f"{count:,} rule{'s' * (count != 1)}"
+        yield diagnostic("W694", f"0 of {events:,} events can be seen by {rules}, because none is of {about}")
+    if len(blind) > BLIND:
+        rest = blind.most_common()[BLIND:]
+        count = sum(number for _, number in rest)
+        yield diagnostic("W694", f"0 of {events:,} events can be seen by {count:,} rules of {len(rest)} further logs")
+
+
+@contextmanager
+def _opened(form: str, output: Path | None) -> Iterator[Writer]:
+    """A writer on stdout, or on a file that is there once it is whole."""
+    if output is None:
+        with open_writer(form, sys.stdout, _width(output)) as writer:
+            yield writer
+        return
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = output.with_name(f"{output.name}.part")
+    try:
+        with (
+            part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream,
+            open_writer(form, stream, _width(output)) as writer,
+        ):
+            yield writer
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _width(output: Path | None) -> int:

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, TypeVar
 
-from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, fail
+from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, fail, frozen
 from sigma2kql.engines import functions, ip, row_functions as serial
 from sigma2kql.engines.rewrites import Parameters, nesting, rewrite
 from sigma2kql.engines.scan_operator import NotUnderstood, Place, Scan, find_scan, read_scan, run_scan
@@ -45,6 +45,15 @@ _SQL_TYPES: Mapping[KqlType, str] = {
     "dynamic": "JSON",
     "guid": "UUID",
 }
+
+
+@frozen
+class Found:
+    """What a query gave: the names of its columns, their SQL types, and the rows as DuckDB gives them."""
+
+    columns: list[str]
+    types: list[str]
+    rows: list[tuple[Any, ...]]
 
 
 class Engine:
@@ -126,7 +135,7 @@ class Engine:
         definition = ", ".join(
             f"{_identifier(n)} {_SQL_TYPES[kind]}{_DEFAULT if kind == 'string' else ''}" for n, kind in columns.items()
         )
-        with self._reporting("E604", f"table {table}"):
+        with self.reporting("E604", f"table {table}"):
             self.connection.execute(f"CREATE OR REPLACE TABLE {_identifier(table)} ({definition})")
         self._schema = None
 
@@ -140,7 +149,7 @@ class Engine:
             f"FROM (SELECT unnest(from_json(?, '{json.dumps([struct])}')) AS r)"
         )
         waiting, count = iter(rows), 0
-        with self._reporting("E604", f"table {table}"):
+        with self.reporting("E604", f"table {table}"):
             while batch := [[row.get(n) for n in names] for row in islice(waiting, _BATCH)]:
                 self.connection.execute(insert, [_as_json(batch, columns)])
                 count += len(batch)
@@ -163,30 +172,42 @@ class Engine:
 
     def run(self, kql: str) -> list[dict[str, Any]]:
         """The rows that a query gives; dynamic values as JSON values, datetimes as naive UTC."""
-        names, kinds, rows = self._rows(kql)
-        dynamic = [i for i, kind in enumerate(kinds) if kind == "JSON"]
-        found = []
-        for row in rows:
+        found = self.rows(kql)
+        dynamic = [i for i, kind in enumerate(found.types) if kind == "JSON"]
+        done = []
+        for row in found.rows:
             values = list(row)
             for i in dynamic:
                 values[i] = None if values[i] is None else json.loads(values[i])
-            found.append(dict(zip(names, values, strict=True)))
-        return found
+            done.append(dict(zip(found.columns, values, strict=True)))
+        return done
 
     def matching(self, kql: str, id_column: str = "_id") -> set[int]:
         """The ids of the rows that a query lets through. The tables need the column, and the query must keep it."""
-        _, _, rows = self._rows(f"{kql}\n| project {id_column}")
-        return {row[0] for row in rows}
+        return {row[0] for row in self.rows(f"{kql}\n| project {id_column}").rows}
 
-    # ---- below
-
-    def _rows(self, kql: str) -> tuple[list[str], list[str], list[tuple[Any, ...]]]:
+    def rows(self, kql: str) -> Found:
+        """What a query gives, as DuckDB has it."""
         if not self._locked:
             self.lock()
-        with self._reporting("E603", "the query failed"), self._bounded(), self._staged(kql) as plain:
-            cursor = self.connection.execute(str(self._translated(plain)))
+        with self._staged(kql) as plain:
+            return self.found(self.translated(plain))
+
+    def found(self, sql: str) -> Found:
+        """What translated SQL gives. Raises E603, E606."""
+        with self.reporting("E603", "the query failed"), self._bounded():
+            cursor = self.connection.execute(sql)
             description = cursor.description or []
-            return [d[0] for d in description], [str(d[1]) for d in description], cursor.fetchall()
+            return Found([d[0] for d in description], [str(d[1]) for d in description], cursor.fetchall())
+
+    def columns(self, table: str) -> dict[str, str]:
+        """The columns of a table and their SQL types, in order; empty where there is no such table."""
+        rows = self.connection.execute(
+            "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? ORDER BY column_index", [table]
+        )
+        return dict(rows.fetchall())
+
+    # ---- below
 
     # -- scan: what feeds it is a table, what it gives another, and the query goes on from there
 
@@ -219,7 +240,7 @@ class Engine:
         unknown = scan.declared.keys() - {n for n, kind in scan.declared.items() if kind in _SQL_TYPES}
         if unknown:
             raise fail("E602", f"`{min(unknown)}` is declared with an unknown type")
-        sql = self._translated(f"{place.statements}{place.pipeline}\n| {numbers}")
+        sql = self.translated(f"{place.statements}{place.pipeline}\n| {numbers}")
         self.connection.execute(f"CREATE TABLE {name}_in AS {sql}")
         columns: dict[str, Any] = {serial.ROW: "long", **scan.declared}
         rows = list(self._scanned(scan, f"{name}_in"))
@@ -247,7 +268,8 @@ class Engine:
         for at, values in run_scan(scan, records()):
             yield (numbers[at], *values)
 
-    def _translated(self, kql: str) -> str:
+    def translated(self, kql: str) -> str:
+        """The SQL of a query. Raises E601, E602, E605."""
         import duckdb_kql
         from duckdb_kql.engine import schema
 
@@ -260,7 +282,7 @@ class Engine:
 
         def translate() -> str:
             plain = serial.ordered(rewrite(kql, {name: p for name, (_, p) in self._functions.items()}))
-            return duckdb_kql.to_sql(plain, schema=known, functions=functions or None, allow_write=False)
+            return str(duckdb_kql.to_sql(plain, schema=known, functions=functions or None, allow_write=False))
 
         try:
             return _with_deep_stack(translate)
@@ -274,7 +296,7 @@ class Engine:
             raise fail("E601", f"this engine cannot read the query ({type(error).__name__}: {error})") from None
 
     @contextmanager
-    def _reporting(self, code: str, what: str) -> Iterator[None]:
+    def reporting(self, code: str, what: str) -> Iterator[None]:
         """DuckDB's errors as ours."""
         duckdb = _require()
         try:

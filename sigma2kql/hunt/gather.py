@@ -4,8 +4,9 @@ Place in the flow: between event files and the local engine of `sigma2kql hunt`.
 once, as rows of tables, as not asked for or as not placed with the reason; memory is bounded by the batch, not by the
 data.
 
-A Windows event is a row of WindowsEvent as it stands. A row of a table (an export) is a row of that table. Everything
-else has Sigma's field names and is shaped for each log source that the rules ask for and the events are of.
+A Windows event is the row that its collector writes into each table of Windows events that is asked for. A row of a
+table (an export) is a row of that table. Everything else has Sigma's field names and is shaped for the log source that
+the rules ask for and the event is of.
 """
 
 from __future__ import annotations
@@ -15,32 +16,39 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, diagnostic
-from sigma2kql.engines.duckdb import Engine
 from sigma2kql.engines.remote import TimeRange
 from sigma2kql.events import event_files, read_events, read_paths
 from sigma2kql.events.event_file import DEFAULT_LIMITS, Event, Limits, Report
-from sigma2kql.events.event_forms import SYSTEM_COLUMNS, EventForm, recognise, sigma_fields
+from sigma2kql.events.event_forms import SYSTEM_COLUMNS, EventForm, recognise, sigma_fields, windows_record
+from sigma2kql.events.log_sources import log_source, told_by
+from sigma2kql.events.table_rows import WRITERS, windows_event
+from sigma2kql.events.windows_carriers import Unusable, is_flat
+from sigma2kql.events.windows_event import WindowsRecord, generic_fields, number
 from sigma2kql.map.target import load_target
 from sigma2kql.model.tree import KqlType, LogSource, Serve, Table
-from sigma2kql.proof.event_rows import TIMES, keyword_text, raw_row, shape
+from sigma2kql.proof.event_rows import TIMES, Shaped, keyword_text, raw_row, shape
 from sigma2kql.proof.row_cells import read_column
 from sigma2kql.reference.evaluate import holds
 
 WINDOWS = "WindowsEvent"
 ORIGIN = "_Origin"  # column: file and line of the event
+NUMBER = "_Row"  # column: number of the event
 BATCH_ROWS = 10_000
 BATCH_CHARS = 32 << 20
 SURVEYED = 200  # files that are looked into before the tables are chosen
 EVTX = b"ElfFile\0"
 PROBLEMS = 20  # kinds of problems that are told in full
 MOST_NAMES = 10_000  # of fields that are remembered: hostile data has no end of them
-_LEVELS = {"critical": 1, "error": 2, "warning": 3, "information": 4, "verbose": 5}
-# elements of System that the table does not have; they are not part of EventData
-_SYSTEM_ONLY = ("TimeCreated_", "Correlation_", "Execution_", "Provider_", "Security_")
-_EMPTY_ELEMENTS = ("Correlation", "Execution", "Security", "TimeCreated", "Provider")
+
+
+class Store(Protocol):
+    """Where tables are kept: the DuckDB engine, in this process or in one of its own."""
+
+    def create(self, table: str, columns: Mapping[str, KqlType]) -> None: ...
+    def append(self, table: str, columns: Mapping[str, KqlType], rows: Iterable[Mapping[str, Any]]) -> int: ...
 
 
 @dataclass(slots=True)
@@ -113,14 +121,14 @@ def survey(paths: Sequence[Path]) -> tuple[frozenset[str], bool]:
             known = recognise(first.data)
             if known.table is not None:
                 tables.add(known.table)
-            windows = windows or known.form is EventForm.WINDOWS_RAW or _is_windows(first.data)
+            windows = windows or known.form is EventForm.WINDOWS_RAW or (known.table is None and is_flat(first.data))
     return frozenset(tables), windows
 
 
 def gather(
     paths: Sequence[Path],
     asked: Sequence[Asked],
-    engine: Engine,
+    engine: Store,
     report: Report,
     span: TimeRange | None = None,
     logsource: LogSource | None = None,
@@ -133,7 +141,7 @@ def gather(
     """
     done = Gathered()
     for one in asked:
-        one.columns = {one.time: "datetime", **one.columns, ORIGIN: "string"}
+        one.columns = {one.time: "datetime", **one.columns, ORIGIN: "string", NUMBER: "long"}
         engine.create(one.name, one.columns)
     writer = _Writer(engine, asked, done)
     placer = _Placer(asked, logsource, done)
@@ -150,16 +158,16 @@ def gather(
 class _Writer:
     """Holds rows until there are enough of them, by number or size."""
 
-    def __init__(self, engine: Engine, asked: Sequence[Asked], done: Gathered) -> None:
+    def __init__(self, engine: Store, asked: Sequence[Asked], done: Gathered) -> None:
         self.engine = engine
         self.done = done
         self.waiting: list[list[Mapping[str, Any]]] = [[] for _ in asked]
         self.asked = asked
-        self.number = {id(one): number for number, one in enumerate(asked)}
+        self.number = {one.name: number for number, one in enumerate(asked)}
         self.chars = 0
 
     def add(self, one: Asked, row: Mapping[str, Any]) -> None:
-        rows = self.waiting[self.number[id(one)]]
+        rows = self.waiting[self.number[one.name]]
         rows.append(row)
         self.chars += sum(_size(row.get(name)) for name in one.columns)
         if len(rows) >= BATCH_ROWS or self.chars >= BATCH_CHARS:
@@ -193,87 +201,99 @@ def _size(value: Any) -> int:
 
 
 class _Placer:
-    """Decides in which tables an event stands, and makes its rows."""
+    """Decides in which tables an event stands, and makes its row in each: one, whatever rules there are."""
 
     def __init__(self, asked: Sequence[Asked], logsource: LogSource | None, done: Gathered) -> None:
         self.by_name = {name: one for one in asked for name in (one.name, one.table.name, one.table.builtin) if name}
-        self.windows = self.by_name.get(WINDOWS)
-        self.others = [one for one in asked if one is not self.windows and one.serves]
+        self.written = [(one, WRITERS[one.table.name]) for one in asked if one.table.name in WRITERS]
+        self.others = [one for one in asked if one.table.name not in WRITERS and one.serves]
         self.logsource = logsource
         self.done = done
-        self._windows_table: Table | None = None if self.windows is None else self.windows.table
-        self._windows_places: dict[str, str] = {}
+        self._logs: dict[tuple[Any, ...], list[LogSource]] = {}
+        self._windows_table: Table | None = None
 
     def rows(self, event: Event, span: TimeRange | None) -> Iterator[tuple[Asked, Mapping[str, Any]]]:
-        known = recognise(event.data)
-        own = self.by_name.get(known.table or "")
-        fields: Mapping[str, Any]
+        """The row of the event in each table that is asked for, with its time; counts what becomes of it."""
+        data = event.data
         found: list[tuple[Asked, Mapping[str, Any]]]
-        if known.form is EventForm.TABLE_ROW and own is not None:
-            fields = event.data
-            shaped = raw_row(event.data, own.table)
-            self._note(own, shaped.problems)
-            found = [(own, shaped.row)]
-        elif known.form is EventForm.TABLE_ROW and known.table not in SYSTEM_COLUMNS and self.logsource is None:
+        try:
+            known = recognise(data)
+            own = self.by_name.get(known.table or "")
+            record = None if own is not None else windows_record(data)
+        except Unusable as why:
+            self._unplaced(str(why), event)
+            return
+        if own is not None:
+            moment, found = _when(data), [(own, self._raw(own, data))]
+        elif record is not None and (known.form is not EventForm.TABLE_ROW or known.table in SYSTEM_COLUMNS):
+            moment = _when(record.system) or _when(record.data)
+            found = [(one, made) for one, write in self.written if (made := write(record)) is not None]
+            if self.others:
+                fields = generic_fields(record)
+                found += self._shaped(fields, self._logs_of(record))
+        elif (log := self.logsource or _log_of(data)) is not None:
+            moment, found = _when(data), list(self._shaped(sigma_fields(data), [log]))
+        elif known.form is EventForm.TABLE_ROW:
             self._unplaced(f"are rows of {known.table}, which no rule stands on", event)
             return
         else:
-            fields = sigma_fields(event.data)
-            if known.form is EventForm.WINDOWS_RAW or known.table in SYSTEM_COLUMNS or _is_windows(fields):
-                found = list(self._windows(fields))
-            elif self.logsource is not None:
-                found = list(self._shaped(fields, [self.logsource]))
-            else:
-                self._unplaced("say neither their log nor their table (--logsource names one)", event)
-                return
+            self._unplaced(f"{told_by(data)} (--logsource names one)", event)
+            return
         if not found:
             self.done.not_asked += 1
-            return
-        when = _when(fields)
-        if span is not None and not (when is not None and span.start <= when < span.end):
-            if when is None:
-                self._unplaced("have no time that can be read", event)
-            else:
-                self.done.out_of_range += 1
-            return
-        for one, row in found:
-            yield one, {**row, one.time: when, ORIGIN: event.origin}
+        elif moment is None and span is not None:
+            self._unplaced("have no time that can be read", event)
+        elif span is not None and not span.start <= moment < span.end:  # type: ignore[operator]
+            self.done.out_of_range += 1
+        else:
+            for one, row in found:
+                yield one, {**row, one.time: moment, ORIGIN: event.origin, NUMBER: self.done.events}
 
-    def _windows(self, fields: Mapping[str, Any]) -> Iterator[tuple[Asked, Mapping[str, Any]]]:
-        """A row of WindowsEvent where that is asked for; in other tables by the log sources that the event is of."""
-        if self.windows is None and not self.others:
-            return
-        table = self._table()
-        row = windows_row(fields, self._windows_places)
-        if self.windows is not None:
-            yield self.windows, row
-        if self.others:
-            logs = [s.logsource for s in table.serves if holds(s.where, lambda column: read_column(row, column))]
-            yield from self._shaped(fields, logs)
+    def _raw(self, one: Asked, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        shaped = raw_row(data, one.table)
+        self._note(one, shaped.problems)
+        return shaped.row
+
+    def _logs_of(self, record: WindowsRecord) -> list[LogSource]:
+        """The log sources that a Windows event is of, found once for each kind of event."""
+        system = record.system
+        key = (
+            *(repr(system.get(n)) for n in ("Channel", "Provider_Name", "EventID")),
+            repr(record.data.get("EventType")),
+        )
+        known = self._logs.get(key)
+        if known is None:
+            table, row = self._table(), windows_event(record)
+            known = [s.logsource for s in table.serves if holds(s.where, lambda column: read_column(row, column))]
+            if len(self._logs) < MOST_NAMES:
+                self._logs[key] = known
+        return known
 
     def _table(self) -> Table:
         if self._windows_table is None:
             self._windows_table = next(e for e in load_target("sentinel").entries if e.name == WINDOWS).load()
-        if not self._windows_places:
-            self._windows_places = places_of(self._windows_table)
         return self._windows_table
 
     def _shaped(
         self, fields: Mapping[str, Any], logs: Sequence[LogSource]
     ) -> Iterator[tuple[Asked, Mapping[str, Any]]]:
+        """The row of each table that carries a log source of the event; the fields of all its rules must be right."""
         for one in self.others:
-            made: list[Mapping[str, Any]] = []
-            for serve, names in one.serves:
-                if serve.event_ids and _number(fields.get("EventID")) not in serve.event_ids:
-                    continue
-                if not any(serve.logsource.covers(log) or log.covers(serve.logsource) for log in logs):
-                    continue
+            of_it = [
+                (serve, names)
+                for serve, names in one.serves
+                if not (serve.event_ids and number(fields.get("EventID")) not in serve.event_ids)
+                and any(serve.logsource.covers(log) or log.covers(serve.logsource) for log in logs)
+            ]
+            best: Shaped | None = None
+            for serve, _ in of_it:
+                names = dict.fromkeys(name for _, own in of_it for name in own)
                 shaped = shape(fields, one.table, serve, names)
-                self._note(one, shaped.problems)
-                row = keyword_text(shaped.row, fields, one.table, serve) if one.keywords else shaped.row
-                if row not in made:
-                    made.append(row)
-                    yield one, row
+                if best is None or (len(shaped.problems), shaped.foreign) < (len(best.problems), best.foreign):
+                    best, chosen = shaped, serve
+            if best is not None:
+                self._note(one, best.problems)
+                yield one, keyword_text(best.row, fields, one.table, chosen) if one.keywords else best.row
 
     def _unplaced(self, reason: str, event: Event) -> None:
         self.done.unplaced[reason] += 1
@@ -285,63 +305,10 @@ class _Placer:
             self.done.problems[one.name, kind[:300]] += 1
 
 
-def _number(value: Any) -> int | None:
-    text = str(value)
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
-
-
-def _is_windows(fields: Mapping[str, Any]) -> bool:
-    return "EventID" in fields and ("Channel" in fields or "Provider_Name" in fields)
-
-
-def windows_row(fields: Mapping[str, Any], places: dict[str, str]) -> dict[str, Any]:
-    """A Windows event, by Sigma's field names, as the row of WindowsEvent that the agent writes for it.
-
-    Elements of System stand in their columns, those of EventData and UserData in the column EventData as text.
-    `places` are those of the table (`places_of`); the names that the event brings are added to them.
-    """
-    row: dict[str, Any] = {}
-    data: dict[str, Any] = {}
-    for name, value in fields.items():
-        place = places.get(name)
-        if place is None:
-            place = _DROPPED if name.startswith(_SYSTEM_ONLY) else _DATA
-            if len(places) < MOST_NAMES:
-                places[name] = place
-        if place == _DATA:
-            data[name] = value if type(value) in _KEPT else _text(value)
-        elif place != _DROPPED:
-            row[place] = value
-        elif name in _EMPTY_ELEMENTS and value:
-            data[name] = value
-    level = row.get("EventLevel")
-    if isinstance(level, str):
-        row["EventLevel"] = _LEVELS.get(level.lower(), level)
-    row["EventData"] = data
-    return row
-
-
-_DATA, _DROPPED = "EventData", ""
-_KEPT = (str, list, dict)
-
-
-def places_of(table: Table) -> dict[str, str]:
-    """Sigma field -> the stored column that the table has for it alone."""
-    return {
-        **{
-            name: one.columns[0].reads[0]
-            for name, one in table.fields.items()
-            if len(one.columns) == 1 and one.columns[0].kind == "stored"
-        },
-        "Level": "EventLevel",
-        **dict.fromkeys(_EMPTY_ELEMENTS, _DROPPED),
-    }
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "" if value is None else str(value)
+def _log_of(data: Mapping[str, Any]) -> LogSource | None:
+    """The log source that a record of no Windows log tells by its layout."""
+    told = log_source(data)
+    return LogSource(*told) if told is not None else None
 
 
 def _when(fields: Mapping[str, Any]) -> datetime | None:

@@ -15,7 +15,7 @@ from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Span, d
 from sigma2kql.map.by_source import BySource, judge
 from sigma2kql.map.field_places import Rows, Standing, find_field
 from sigma2kql.map.row_facts import conjuncts, contradiction, known_texts, settled
-from sigma2kql.map.target import Target
+from sigma2kql.map.target import Target, further_rows
 from sigma2kql.map.transforms import (
     ALWAYS,
     NEVER,
@@ -143,6 +143,21 @@ def map_everywhere(rule: Rule, where: Expr[Field], target: Target, builtin: Buil
         if mapped.exact_for_one:
             found[rows.table.name] = mapped
     return tuple(found.values())
+
+
+def map_further(
+    best: Mapped, rule: Rule, where: Expr[Field], target: Target, builtin: Builtin = False
+) -> tuple[Mapped, ...]:
+    """The rule on the other kinds of events that its table holds and the log source means: process creations are
+    Sysmon's event 1 and the Security log's 4688. Those that carry the rule.
+    """
+    found, uses = [], _Uses(where)
+    for rows in further_rows(target, best.table, rule.logsource):
+        try:
+            found.append(_Mapper(rows, uses, builtin).run(where))
+        except Sigma2KqlError:  # nothing of it is left there, or it asks for what those events have no place for
+            continue
+    return tuple(found)
 
 
 def _with(mapped: Mapped, passed: list[str]) -> Mapped:

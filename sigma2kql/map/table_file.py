@@ -79,6 +79,7 @@ _SERVE_KEYS = (
     "exactness",
     "why",
     "sources",
+    "further",
 )
 _OF_TWO = ("user_split", "registry_path", "registry_data")  # transforms of two columns
 
@@ -396,6 +397,7 @@ class Reader:
             exactness=exactness,
             why=why,
             writers=read_writers(form.get("sources"), self.columns, self.problem),
+            further=isinstance(further := form.get("further"), YamlScalar) and further.value is True,
             **self.shared(form),
         )
 

@@ -112,11 +112,18 @@ class Target:
                         [
                             Rows(table, s, logsource.product, self.assumed)
                             for s in table.serves
-                            if _covers(s.logsource, logsource)
+                            if not s.further and _covers(s.logsource, logsource)
                         ]
                     )
                 )
             yield from found[number]
+
+
+def further_rows(target: Target, table: Table, logsource: LogSource) -> Iterator[Rows]:
+    """The rows of a table of which a log source means some beside those of its first source."""
+    for serve in table.serves:
+        if serve.further and _covers(serve.logsource, logsource):
+            yield Rows(table, serve, logsource.product, target.assumed)
 
 
 def _covers(served: LogSource, asked: LogSource) -> bool:
@@ -166,7 +173,7 @@ def build_fields(target: str) -> dict[str, Any]:
     for path in _files(target):
         table = _shipped_table(path, target)
         rows: dict[tuple[str | None, ...], tuple[set[str], set[str]]] = {}
-        for serve in table.serves:
+        for serve in (one for one in table.serves if not one.further):
             names, absent = rows.setdefault(
                 (serve.logsource.category, serve.logsource.product, serve.logsource.service), (set(), set())
             )

@@ -425,6 +425,7 @@ class Serve:
     exactness: Exactness = "exact"
     why: str = ""
     writers: tuple[Writer, ...] | None = None  # where stated, instead of all of the table's
+    further: bool = False  # other events that the log source means too: asked beside the first, never in its place
 
 
 @frozen

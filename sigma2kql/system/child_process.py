@@ -23,9 +23,14 @@ class ChildEnded(Exception):  # noqa: N818 - an event, not always an error
 class LineChild:
     """A process with a line-wise standard input and output. Its standard error is discarded."""
 
-    def __init__(self, command: Sequence[str]) -> None:
+    def __init__(self, command: Sequence[str], apart: bool = False) -> None:
+        """`apart`: in a session of its own, where the terminal's signals do not reach it."""
         self._process = subprocess.Popen(  # noqa: S603 - no shell; the callers' commands are fixed
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=apart,
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,9 +26,8 @@ from sigma2kql.cli.hit_rows import open_writer
 from sigma2kql.cli.hunt import command
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, Source, Span
 from sigma2kql.engines.remote import Rows
-from sigma2kql.events.event_forms import sigma_fields
-from sigma2kql.hunt.gather import Asked, gather, places_of, windows_row
-from sigma2kql.map.target import load_target
+from sigma2kql.events.event_forms import windows_record
+from sigma2kql.events.table_rows import windows_event
 from sigma2kql.model.tree import Compiled, Metadata, NativeQuery, Origin
 
 pytest.importorskip("duckdb_kql", reason="pip install 'sigma2kql[test]'")
@@ -184,7 +182,7 @@ def test_plain_events_need_a_log_source(tmp_path: Path) -> None:
     events.write_text(json.dumps([{"Image": "/bin/curl", "CommandLine": "curl -enc x"}, {"Image": "/bin/sh"}]))
     unknown = run(rule, "--data", events, "-f", "ndjson")
     assert rows(unknown) == []
-    assert "2 events say neither their log nor their table" in unknown.stderr
+    assert "2 events have Sigma's field names, but `EventID` and `Channel` are missing" in unknown.stderr
     found = rows(run(rule, "--data", events, "-f", "ndjson", "--logsource", "linux/process_creation"))
     assert [row["row"]["_Origin"] for row in found] == [f"{events}:1#1"]
 
@@ -229,7 +227,7 @@ def test_rules_on_tables_without_events_are_not_run_and_said(rule: Path, data: P
     )
     result = run(rule, other, "--data", data, "-f", "ndjson")
     assert (result.return_value, len(rows(result))) == (0, 2)
-    assert "no events in AWSCloudTrail: 1 rule not run" in result.stderr
+    assert "0 of 4 events can be seen by 1 rule, because none is of events of AWSCloudTrail" in result.stderr
 
 
 def test_a_rule_that_fails_leaves_the_others(rule: Path, data: Path, tmp_path: Path) -> None:
@@ -279,10 +277,11 @@ def test_recorded_attacks_are_found_and_a_truncated_file_is_said(regression_data
 
 
 def test_windows_row_splits_system_and_event_data() -> None:
-    table = next(e for e in load_target("sentinel").entries if e.name == "WindowsEvent").load()
     event = sysmon("x", ParentImage=None, Flag=True)
     event["Event"]["System"]["Level"] = "Warning"
-    row = windows_row(sigma_fields(event), places_of(table))
+    record = windows_record(event)
+    assert record is not None
+    row = windows_event(record)
     assert {k: row[k] for k in ("Provider", "EventID", "Channel", "Computer", "EventLevel")} == {
         "Provider": "Microsoft-Windows-Sysmon",
         "EventID": 1,
@@ -297,23 +296,6 @@ def test_windows_row_splits_system_and_event_data() -> None:
         "ParentImage": "",
         "Flag": "true",
     }
-
-
-def test_rows_have_the_columns_of_the_table_that_is_there(tmp_path: Path) -> None:
-    """Tables come and go within one process: what one had is nothing to another that lies where it lay."""
-    from sigma2kql.engines.duckdb import Engine
-
-    (tmp_path / "a.json").write_text(json.dumps({"EventID": 1, "Channel": "C"}))
-    shipped = next(e for e in load_target("sentinel").entries if e.name == "WindowsEvent").load()
-    problems: list[object] = []
-    for number in range(10):
-        fields = {"EventID": shipped.fields["EventID"]} if number % 2 else {}
-        asked = Asked(replace(shipped, fields=fields), "WindowsEvent", "TimeGenerated", dict(shipped.columns))
-        with Engine() as engine:
-            gather([tmp_path], [asked], engine, problems.append)
-            (row,) = engine.run("WindowsEvent | project EventID, EventData")
-        assert (row["EventID"], "EventID" in row["EventData"]) == ((1, False) if number % 2 else (None, True))
-        del asked, fields
 
 
 # --------------------------------------------------------------------------------------------------------------------
