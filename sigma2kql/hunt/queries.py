@@ -37,7 +37,8 @@ class Plan:
 def choose(options: Options, tables: Iterable[str], windows: bool) -> tuple[Options, ...]:
     """How to compile for the data that is there: first onto its own tables, then as the options say.
 
-    Windows events are rows of WindowsEvent; exports of Defender's tables want the target xdr, others sentinel.
+    Windows events are rows of WindowsEvent, which has every element by name; exports of Defender's tables want the
+    target xdr, others sentinel.
     """
     present = set(tables)
     xdr = {entry.name for entry in load_target("xdr").entries}
@@ -49,7 +50,8 @@ def choose(options: Options, tables: Iterable[str], windows: bool) -> tuple[Opti
     first = replace(options, target=target, tables=tuple(sorted(present)))
     if not load_target(first.target, first.mappings, first.tables).entries:
         return (options,)
-    return (first, replace(options, target=target))
+    alone = (replace(first, tables=tuple(sorted(present - {*WINDOWS_TABLES[1:]}))),) if windows else ()
+    return (*alone, first, replace(options, target=target))
 
 
 def plan_queries(documents: Sequence[Document], choices: Sequence[Options], wide: bool = False) -> Plan:
@@ -94,12 +96,17 @@ def compile_one(compiler: Compiler, document: Document) -> Compiled:
 
 
 def _compiled(compilers: Sequence[Compiler], document: Document) -> tuple[Compiler, Compiled]:
-    """By the first compiler that takes it; a rule that none takes fails as the last says."""
+    """By the first compiler that takes it exactly, else the first that takes it; a rule that none takes fails as the
+    last says.
+    """
+    taken: tuple[Compiler, Compiled] | None = None
     for compiler in compilers:
         done = compile_one(compiler, document)
         if not any(d.severity == "error" for d in done.diagnostics):
-            break
-    return compiler, done
+            if done.verdict in ("exact", None):
+                return compiler, done
+            taken = taken or (compiler, done)
+    return taken or (compiler, done)
 
 
 def _ask_for_rule(asked: dict[str, Asked], compiler: Compiler, rule: Rule, done: Compiled, wide: bool) -> str:
