@@ -30,7 +30,7 @@ SCHEMAS = {  # the writer's profile where there is one
     "hunting-arm": "arm-saved-search.schema.json",
     "xdr-json": "xdr-detection-rule.schema.json",
 }
-FORMATS = (*SCHEMAS, "bicep", "terraform")
+FORMATS = (*SCHEMAS, "bicep", "terraform", "xdr-bicep")
 V19 = {"attack.stealth": "DefenseEvasion", "attack.defense-impairment": "DefenseEvasion"}  # tactics that v16 has not
 
 
@@ -107,6 +107,12 @@ def parse(form: str, text: str) -> Any:
             from pycep import BicepParser
 
             return BicepParser().parse(text=text)
+        case "xdr-bicep":  # pycep does not know the statement `extension`
+            from pycep import BicepParser
+
+            head, _, rest = text.partition("\n\n")
+            assert head == "extension MicrosoftSecurity"
+            return BicepParser().parse(text=rest)
         case _:
             return json.loads(text)
 

@@ -9,25 +9,23 @@ Sources: "Scheduled analytics rules" and "Near-real-time rules" (Microsoft Senti
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from sigma2kql.artifacts.common_values import Common
-from sigma2kql.artifacts.kinds import AlertRule, Incident, Schedule
-from sigma2kql.artifacts.product_tables import facts
-from sigma2kql.artifacts.rule_facts import RuleFacts, reach, severity_of
+from sigma2kql.artifacts.kinds import AlertDetails, AlertRule, Grouping, Incident
+from sigma2kql.artifacts.near_real_time import judge_near_real_time
+from sigma2kql.artifacts.rule_facts import RuleFacts, severity_of
+from sigma2kql.artifacts.schedule import HOUR, decide_schedule, decide_suppression
 from sigma2kql.model.tree import Correlation
 
-MINUTE, HOUR, DAY = 60, 3600, 86400
 QUERY_LIMIT = 10_000
-CUT = (
-    "each run looks back {}, less than the correlation's timespan and the time between two runs: windows may be missed"
-)
 
 
 def describe_alert(rule: RuleFacts, common: Common) -> AlertRule:
     """The rule. What it cannot be is noted as an error."""
     settings = rule.settings
     near_real_time = settings.kind == "NRT"
-    schedule = None if near_real_time else _schedule(rule)
+    schedule = None if near_real_time else decide_schedule(rule)
     _check_details(rule)
     if near_real_time:
         _check_near_real_time(rule)
@@ -35,7 +33,7 @@ def describe_alert(rule: RuleFacts, common: Common) -> AlertRule:
         rule.notes.say("E709", f"a rule's query may not hold `{rule.scan.everything[0]}`", "name the tables")
     _check_length(rule)
     severity = settings.severity or severity_of(rule.document)
-    frequency = schedule.frequency if schedule else HOUR
+    suppression = decide_suppression(rule, schedule.frequency if schedule else HOUR)
     made = AlertRule(
         id=rule.id,
         name=common.name,
@@ -49,12 +47,11 @@ def describe_alert(rule: RuleFacts, common: Common) -> AlertRule:
         entities=common.entities,
         sentinel_entities=common.sentinel_entities,
         custom_details=common.custom_details,
-        details=settings.details,
-        aggregation=settings.aggregation
-        or ("AlertPerResult" if isinstance(rule.document, Correlation) else "SingleAlert"),
-        incident=settings.incident or (Incident(create=False) if severity == "Informational" else None),
+        details=_alert_details(settings.details, common.title),
+        aggregation=settings.aggregation or _aggregation(rule, common, severity),
+        incident=settings.incident or _incident(common, severity),
         suppressed=bool(settings.suppressed),
-        suppression=_minutes(settings.suppression or min(max(frequency, HOUR), DAY)),
+        suppression=suppression,
         status=common.status,
         enabled=True if settings.enabled is None else settings.enabled,
         version=common.version,
@@ -65,35 +62,27 @@ def describe_alert(rule: RuleFacts, common: Common) -> AlertRule:
     return made
 
 
-def _schedule(rule: RuleFacts) -> Schedule:
-    """Frequency and look-back; a correlation looks back by its time span and one run more, so that no window is cut."""
-    document, settings, notes = rule.document, rule.settings, rule.notes
-    if isinstance(document, Correlation):
-        span = max(_minutes(reach(document)), 5 * MINUTE)
-        frequency = _minutes(settings.frequency or min(span, HOUR))
-        period = _minutes(settings.period or min(span + frequency, 14 * DAY))
-        if span > 14 * DAY:
-            notes.say("E705", f"the correlation spans {reach(document)} seconds; a rule looks back at most 14 days")
-        elif period < span:
-            notes.say("E705", "queryPeriod is shorter than the correlation's timespan")
-        elif period < span + frequency:
-            hint = "a longer queryPeriod, or a shorter queryFrequency"
-            notes.say("W765", CUT.format(f"{period} seconds"), f"{hint}: {span} + {frequency} seconds in all")
-    else:
-        frequency = _minutes(settings.frequency or min(settings.period or HOUR, HOUR))
-        period = _minutes(settings.period or frequency)
-    for key, value in (("queryFrequency", frequency), ("queryPeriod", period)):
-        if not 5 * MINUTE <= value <= 14 * DAY:
-            notes.say("E705", f"{key} is {value} seconds; Sentinel takes 5 minutes to 14 days")
-    if period < frequency:
-        notes.say("E705", "queryPeriod is shorter than queryFrequency, so rows would be skipped")
-    if period >= 2 * DAY and frequency < HOUR:
-        notes.say("E705", "a query that looks back 2 days or more runs at most once an hour")
-    return Schedule(frequency, period, settings.operator or "gt", settings.threshold or 0)
+def _aggregation(rule: RuleFacts, common: Common, severity: str) -> str:
+    """An alert for every row where its title says whom it is about; rules that fire often make one of all rows."""
+    named = common.title is not None and severity in ("Medium", "High")
+    return "AlertPerResult" if named or isinstance(rule.document, Correlation) else "SingleAlert"
 
 
-def _minutes(seconds: int) -> int:
-    return -(-seconds // MINUTE) * MINUTE
+def _incident(common: Common, severity: str) -> Incident:
+    """Alerts about the same host and account are one incident; what only informs is none."""
+    if severity == "Informational":
+        return Incident(create=False)
+    mapped = [entity.type for entity in common.entities]
+    shared = tuple([kind for kind in mapped if kind in ("Host", "Account")]) or tuple(mapped[:1])
+    shared = tuple(dict.fromkeys(shared))
+    return Incident(grouping=Grouping(enabled=True, matching="Selected", entities=shared) if shared else Grouping())
+
+
+def _alert_details(stated: AlertDetails | None, title: str | None) -> AlertDetails | None:
+    """What was stated, with the title that names who and where, unless a title was stated."""
+    if title is None or (stated is not None and stated.name is not None):
+        return stated
+    return replace(stated or AlertDetails(), name=title)
 
 
 def _check_details(rule: RuleFacts) -> None:
@@ -122,13 +111,13 @@ def _check_grouping(made: AlertRule, rule: RuleFacts) -> None:
 
 
 def _check_near_real_time(rule: RuleFacts) -> None:
-    refused, read, notes = facts("kql")["nrt"], rule.scan, rule.notes
-    held = [name for name in refused["functions"] if name in read.functions]
-    held += [name for name in refused["operators"] if name in read.operators or name in read.words]
     if isinstance(rule.document, Correlation):
-        notes.say("E706", "a near-real-time rule looks at one minute of rows, a correlation at its whole time span")
-    if held:
-        notes.say("E706", f"a near-real-time rule may not use {', '.join(dict.fromkeys(held))}", "use kind: Scheduled")
+        rule.notes.say(
+            "E706", "a near-real-time rule looks at one minute of rows, a correlation at its whole time span"
+        )
+    verdict = judge_near_real_time(rule.scan)
+    if verdict.reasons:
+        rule.notes.say("E706", f"a near-real-time rule may not use {', '.join(verdict.reasons)}", verdict.hint)
 
 
 def _check_length(rule: RuleFacts) -> None:

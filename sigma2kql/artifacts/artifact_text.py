@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from sigma2kql.artifacts import bodies, languages
 from sigma2kql.artifacts.formats import Format, format_named
 from sigma2kql.artifacts.kinds import AlertRule, Artifact, Detection, Hunt
-from sigma2kql.artifacts.resources import resources, terraform
+from sigma2kql.artifacts.resources import resources, symbol, terraform
 from sigma2kql.artifacts.settings import Settings
 from sigma2kql.diagnostics.diagnostic import fail, frozen
 from sigma2kql.text.exported import arm_plain
@@ -74,7 +74,8 @@ def assemble(pieces: Sequence[Piece], name: str, whole: bool = False) -> str:
         case "arm":
             return _template("arm").render(pieces=texts)
         case "bicep":
-            return _template("bicep-head").render(scoped=any(piece.scoped for piece in pieces)) + "\n".join(texts)
+            head = _template("xdr-bicep-head" if form.kind == "detection" else "bicep-head")
+            return head.render(scoped=any(piece.scoped for piece in pieces)) + "\n".join(texts)
         case "terraform":
             return "\n".join([*(companions(name).values() if whole else ()), *texts])
         case _:
@@ -82,10 +83,15 @@ def assemble(pieces: Sequence[Piece], name: str, whole: bool = False) -> str:
 
 
 def companions(name: str) -> dict[str, str]:
-    """Files that go once into a folder of single rules (file name -> text): Terraform's variable and providers."""
-    if format_named(name).language != "terraform":
-        return {}
-    return {"sigma2kql.tf": _template("terraform-head").render()}
+    """Files that go once into a folder of single rules (file name -> text): Terraform's variable and providers, the
+    extension that Bicep knows custom detections by.
+    """
+    form = format_named(name)
+    if form.language == "terraform":
+        return {"sigma2kql.tf": _template("terraform-head").render()}
+    if form.language == "bicep" and form.kind == "detection":
+        return {"bicepconfig.json": _template("bicepconfig").render()}
+    return {}
 
 
 def file_name(title: str, identifier: str, name: str, taken: set[str]) -> str:
@@ -117,7 +123,10 @@ def _of_detection(form: Format, detection: Detection) -> str:
             text = _template("xdr-json").render(body=body)
             _agrees(json.loads(text), body)
             return text
-        case "yaml" | "arm" | "bicep" | "terraform":
+        case "bicep":
+            body = bodies.detection_body(detection, numbered=True)
+            return _template("xdr-bicep-resource").render(symbol=symbol("detection", detection.id), body=body)
+        case "yaml" | "arm" | "terraform":
             raise fail("E717", "the format holds no custom detections")
         case _:
             assert_never(form.language)

@@ -140,27 +140,37 @@ def function_properties(alias: str, name: str, query: str) -> dict[str, Any]:
     return {"category": "Functions", "displayName": name, "query": query, "functionAlias": alias, "version": 2}
 
 
-def detection_body(detection: Detection) -> dict[str, Any]:
-    """The current body of Graph `security/rules/detectionRules` (not the one removed on 2026-10-01)."""
+def detection_body(detection: Detection, numbered: bool = False) -> dict[str, Any]:
+    """The current body of Graph `security/rules/detectionRules` (not the one removed on 2026-10-01).
+
+    `numbered`: each entity mapping has an `id`, as Bicep's type asks for and Graph's has not.
+    """
     template: dict[str, Any] = {
         "title": detection.title,
         "description": detection.description,
         "severity": detection.severity,
-        "recommendedActions": detection.recommended,
         "tactics": [{"tactic": detection.tactic, "techniques": _nested(detection.techniques)}]
         if detection.tactic
         else [],
-        "entityMappings": _collections(detection.entities),
+        "entityMappings": _collections(detection.entities, numbered),
     }
+    _put(template, "recommendedActions", detection.recommended)
     _put(template, "customDetails", dict(detection.custom_details))
+    schedule = {"frequency": iso_duration(detection.frequency)}
+    if detection.lookback is not None:
+        schedule["lookback"] = iso_duration(detection.lookback)
+    action: dict[str, Any] = {"alertTemplate": template}
+    _put(action, "automatedActions", {name: [dict(row) for row in rows] for name, rows in detection.actions})
+    if detection.device_groups:
+        action["organizationalScope"] = {"scopeType": "deviceGroup", "deviceGroups": list(detection.device_groups)}
     return {
         "@odata.type": "#microsoft.graph.security.detectionRule",
         "id": detection.id,
         "displayName": detection.name,
         "status": "enabled" if detection.enabled else "disabled",
         "queryCondition": {"queryText": detection.query},
-        "schedule": {"frequency": iso_duration(detection.frequency)},
-        "detectionAction": {"alertTemplate": template},
+        "schedule": schedule,
+        "detectionAction": action,
     }
 
 
@@ -182,11 +192,11 @@ def _nested(techniques: tuple[str, ...]) -> list[dict[str, Any]]:
     return out
 
 
-def _collections(entities: tuple[Entity, ...]) -> dict[str, list[dict[str, str]]]:
+def _collections(entities: tuple[Entity, ...], numbered: bool) -> dict[str, list[dict[str, str]]]:
     out: dict[str, list[dict[str, str]]] = {}
     for entity in entities:
         rows = out.setdefault(entity.type, [])
-        rows.append({"id": f"{entity.type}{len(rows) + 1}", **dict(entity.fields)})
+        rows.append({**({"id": f"{entity.type}{len(rows) + 1}"} if numbered else {}), **dict(entity.fields)})
     return out
 
 

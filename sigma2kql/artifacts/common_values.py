@@ -10,6 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from sigma2kql.artifacts import attack, entities
+from sigma2kql.artifacts.alert_content import decide_content
+from sigma2kql.artifacts.detection_entities import impacted
 from sigma2kql.artifacts.kinds import Connector, Entity
 from sigma2kql.artifacts.product_tables import asim_schema, connectors, facts, tables_behind
 from sigma2kql.artifacts.rule_facts import RuleFacts
@@ -29,6 +31,7 @@ class Common:
     entities: tuple[Entity, ...]
     sentinel_entities: tuple[str, ...]
     custom_details: tuple[tuple[str, str], ...]
+    title: str | None  # of an alert, with columns in it
     status: str | None
     version: str
     tags: tuple[Any, ...]
@@ -43,15 +46,18 @@ def decide_common(rule: RuleFacts) -> Common:
         if out:
             rule.notes.say("W753", f"more ATT&CK than the format takes; left out: {', '.join(out)}")
     name, description = _texts(rule, found)
+    mapped = impacted(rule) if rule.kind == "detection" else _entities(rule)
+    content = decide_content(rule, name, limits.title, mapped)
     stated = None if rule.native else facts("severity")["statuses"].get(rule.document.meta.status or "")
     return Common(
         name=name,
         description=description,
         attack=found,
         connectors=_connectors(rule.tables) if settings.connectors is None else settings.connectors,
-        entities=_entities(rule) if rule.kind != "detection" else (),
+        entities=content.entities,
         sentinel_entities=_carried(rule) if settings.sentinel_entities is None else settings.sentinel_entities,
-        custom_details=_custom_details(rule),
+        custom_details=content.details,
+        title=content.title,
         status=settings.status or stated,
         version=settings.version or "1.0.0",
         tags=_tags(rule.tables) if settings.tags is None else settings.tags,
@@ -91,7 +97,8 @@ def _texts(rule: RuleFacts, found: attack.Attack) -> tuple[str, str]:
         body = str(document.data.get("description") or document.data.get("description-detailed") or body)
     whole = clean_line(rule.settings.name or title) or rule.id
     name = cut(whole, limits.name)
-    description = clean(rule.settings.description or body) or whole
+    # a description that starts with # is taken for an order to Defender's correlation (#DONT_CORR#)
+    description = clean(rule.settings.description or body).lstrip("#").lstrip() or whole
     if name != whole:
         notes.say("W751", f"the name has {len(whole)} characters of at most {limits.name}; it was cut")
         description = f"{description}\n\nTitle: {whole}"
@@ -134,9 +141,8 @@ def _entities(rule: RuleFacts) -> tuple[Entity, ...]:
     """Those stated, or inferred; where there is none and the format asks for one, that is noted."""
     settings, most = rule.settings, rule.settings.max_entities
     if settings.entities is None:
-        columns = rule.columns or {}
-        found = entities.infer(rule.tables[0] if len(rule.tables) == 1 else None, columns, most) if columns else ()
-        found = found or entities.fitting(settings.fallback_entities, columns, most)
+        found = entities.infer(rule.tables, rule.result, most)
+        found = found or entities.fitting(settings.fallback_entities, rule.result, most)
         if not found and (rule.kind == "alert" or rule.format.limits.tactics):
             rule.notes.say(
                 "W755",
@@ -153,11 +159,5 @@ def _entities(rule: RuleFacts) -> tuple[Entity, ...]:
 def _carried(rule: RuleFacts) -> tuple[str, ...]:
     """The columns that hold Sentinel's own entities (rows of alerts)."""
     known = facts("entities")["carried"]
-    columns = rule.columns or {}
+    columns = rule.result.returned or {}
     return tuple(known[table] for table in rule.tables[:1] if table in known and known[table] in columns)
-
-
-def _custom_details(rule: RuleFacts) -> tuple[tuple[str, str], ...]:
-    details = rule.settings.custom_details or ()
-    rule.check_columns("custom details", [column for _, column in details])
-    return details

@@ -158,6 +158,30 @@ def impacted(value: object) -> tuple[Entity, ...]:
     return tuple(found)
 
 
+def actions(value: object) -> tuple[tuple[str, tuple[Mapping[str, Any], ...]], ...]:
+    """Automated actions of a custom detection: Graph's collections, each a list of maps of properties to columns."""
+    known, isolation = facts("custom-detections")["actions"], facts("custom-detections")["isolation"]
+    if not isinstance(value, Mapping) or not all(name in known for name in value):
+        raise ValueError("a map of " + ", ".join(known))
+    found = []
+    for name, rows in value.items():
+        read: list[Mapping[str, Any]] = []
+        for row in _list(rows, 10, name):
+            if not isinstance(row, Mapping) or not all(key in known[name]["keys"] for key in row):
+                raise ValueError(f"for {name}: a map of " + ", ".join(known[name]["keys"]))
+            if not any(all(key in row for key in needed) for needed in known[name]["needs"]):
+                raise ValueError(f"for {name}: a map with " + " or ".join(map(" and ".join, known[name]["needs"])))
+            read.append({key: _of_action(key, item, isolation) for key, item in row.items()})
+        found.append((str(name), tuple(read)))
+    return tuple(found)
+
+
+def _of_action(key: str, value: object, isolation: list[str]) -> Any:
+    if key == "isolationType":
+        return choice(*isolation)(value)
+    return list(words(value)) if key == "deviceGroupNames" else column(value)
+
+
 _NAMES = ("id", "@odata.type")  # of a mapping, given anew
 
 

@@ -48,8 +48,11 @@ def prepare(
     form = format_named(name)
     query, rule = read_rule(compiled, form, settings, output_columns)
     artifact = _describe(rule, decide_common(rule))
+    if len(query) <= QUERY_LIMIT < len(rule.result.written(query)) and rule.kind != "detection":
+        query, rule = read_rule(compiled, form, settings, output_columns, computing=False)
+        artifact = _describe(rule, decide_common(rule))
     rule.notes.stop()
-    artifact = _holding(artifact, query, rule)
+    artifact = _holding(artifact, rule.result.written(query), rule)
     lost = _lost_in_terraform(artifact, form, settings)
     if lost:
         rule.notes.say("W761", f"azurerm has no argument for {lost}")

@@ -1,46 +1,56 @@
-"""Who, what and where in a query's output: entity mappings inferred from its columns, and checked against them.
+"""Who, what and where in a query's result: entity mappings inferred from its columns.
 
-Place in the flow: called by `decide` and `defender`. Invariant: a mapping that is inferred names only columns of the
-output, has an identifying set of fields (`one_of`), and there are never more than asked for.
+Place in the flow: asked by `describe`. Invariant: a mapping that is inferred names only columns that the result has or
+can have, has an identifying set of fields (`one_of`), and there are never more than asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from sigma2kql.artifacts.computed_columns import ResultColumns
 from sigma2kql.artifacts.kinds import Entity
 from sigma2kql.artifacts.product_tables import facts
 
 
-def infer(table: str | None, columns: Mapping[str, str], most: int) -> tuple[Entity, ...]:
-    """Entities of a query over `table` that outputs `columns`, in order of preference, at most `most`.
+def infer(tables: Sequence[str], result: ResultColumns, most: int) -> tuple[Entity, ...]:
+    """Entities of a query over `tables`, in order of preference, at most `most`.
 
     Where the table's own list fits nothing (a projection, a summary), columns that mean the same everywhere serve.
     """
-    output = _single_valued(columns)
-    for group in facts("entities")["sentinel"]:
-        if any(fnmatchcase(table or "", glob) for glob in group["tables"]):
-            found = _choose(group["entities"], output, _identifies)
-            if found:
-                return found[:most]
+    if result.returned is None:
+        return ()
+    for group in _groups("sentinel", tables[0] if len(tables) == 1 else ""):
+        found = _choose(group["entities"], result, _identifies)
+        if found:
+            return found[:most]
     return ()
 
 
-def fitting(wanted: Iterable[Entity], columns: Mapping[str, str], most: int) -> tuple[Entity, ...]:
-    """Those of a team's own mappings whose columns a query that outputs `columns` returns, at most `most`."""
-    output = _single_valued(columns)
-    return tuple(entity for entity in wanted if all(column in output for _, column in entity.fields))[:most]
+def fitting(wanted: Iterable[Entity], result: ResultColumns, most: int) -> tuple[Entity, ...]:
+    """Those of a team's own mappings whose columns a query returns, at most `most`."""
+    return tuple(entity for entity in wanted if all(result.single(column) for _, column in entity.fields))[:most]
 
 
-def infer_defender(table: str | None, columns: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[Entity, ...]] | None:
-    """The columns that a custom detection over `table` must return, and its entities; None where it cannot watch it."""
-    output = _single_valued(columns)
-    for group in facts("entities")["defender"]:
-        if any(fnmatchcase(table or "", glob) for glob in group["tables"]):
-            return tuple(group["returns"]), _choose(group["entities"], output, _identifies_defender)
-    return None
+def infer_defender(table: str, result: ResultColumns) -> tuple[Entity, ...]:
+    """Entities of a custom detection over a table of Defender; none for other tables."""
+    for group in _groups("defender", table):
+        return _choose(group["entities"], result, identifies_defender)
+    return ()
+
+
+def infer_graph(tables: Sequence[str], result: ResultColumns) -> tuple[Entity, ...]:
+    """What a table of Sentinel names that Graph alone has a word for (resources of other clouds)."""
+    group = next(iter(_groups("sentinel", tables[0] if len(tables) == 1 else "")), {})
+    return _choose(group.get("graph", ()), result, identifies_defender)
+
+
+def named_columns(tables: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+    """Columns of a table that name `who` acted and on `what` for people, best first, where entities do not say it."""
+    group = next(iter(_groups("sentinel", tables[0] if len(tables) == 1 else "")), {})
+    return {key: _listed(group[key]) for key in ("who", "what") if key in group}
 
 
 def suffices(entities: Iterable[Entity]) -> bool:
@@ -48,17 +58,22 @@ def suffices(entities: Iterable[Entity]) -> bool:
     return any(entity.type in facts("entities")["needs_one_of"] for entity in entities)
 
 
-def _single_valued(columns: Mapping[str, str]) -> frozenset[str]:
-    """Columns that can hold an identifier: a dynamic one holds many, or a structure."""
-    return frozenset(name for name, kind in columns.items() if kind != "dynamic")
+def _listed(value: str | list[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _choose(choices: Iterable[Mapping[str, Any]], output: frozenset[str], identifies: Any) -> tuple[Entity, ...]:
+def _groups(section: str, table: str) -> Iterable[Mapping[str, Any]]:
+    return (g for g in facts("entities")[section] if any(fnmatchcase(table, glob) for glob in g["tables"]))
+
+
+def _choose(
+    choices: Iterable[Mapping[str, Any]], result: ResultColumns, identifies: Callable[[Entity], bool]
+) -> tuple[Entity, ...]:
     found: list[Entity] = []
     for choice in choices:
         for kind, alternatives in choice.items():
             for fields in alternatives if isinstance(alternatives, list) else [alternatives]:
-                present = tuple((name, column) for name, column in fields.items() if column in output)
+                present = tuple((name, column) for name, column in fields.items() if result.single(column))
                 entity = Entity(kind, present)
                 if identifies(entity) and entity not in found:
                     found.append(entity)
@@ -71,7 +86,8 @@ def _identifies(entity: Entity) -> bool:
     return any(names.issuperset(group) for group in facts("entities")["types"][entity.type]["one_of"])
 
 
-def _identifies_defender(entity: Entity) -> bool:
+def identifies_defender(entity: Entity) -> bool:
+    """Whether Defender can find what these columns name."""
     names = {name for name, _ in entity.fields}
     if entity.type == "accounts":
         return any(names.issuperset(group) for group in facts("entities")["account_needs"])

@@ -21,6 +21,7 @@ class Limits:
     """What a format takes; 0 is no limit."""
 
     name: int = 256
+    title: int = 256  # of an alert, with the columns in it as they are written
     description: int = 5000
     tactics: int = 0
     techniques: int = 0
@@ -47,7 +48,8 @@ FORMATS: Final[Mapping[str, Format]] = {
     "hunting-arm": Format("arm", ".json", "hunt", bundle=True, readable=True),
     "bicep": Format("bicep", ".bicep", None, bundle=True, function=True),
     "terraform": Format("terraform", ".tf", None, bundle=True, function=True),
-    "xdr-json": Format("graph", ".json", "detection", limits=Limits(name=120)),
+    "xdr-json": Format("graph", ".json", "detection", limits=Limits(name=120, title=120)),
+    "xdr-bicep": Format("bicep", ".bicep", "detection", bundle=True, limits=Limits(name=120, title=120)),
 }
 
 

@@ -6,6 +6,7 @@ wants. Invariant: values are within the products' limits once `describe` has giv
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from sigma2kql.diagnostics.diagnostic import frozen
@@ -125,7 +126,10 @@ class Hunt:
 
 @frozen
 class Detection:
-    """A Defender XDR custom detection. `frequency` 0 is the continuous kind; `entities` are in the words of Graph."""
+    """A custom detection of Defender. `frequency` 0 is the continuous kind; `entities` are in the words of Graph.
+
+    `lookback` None is what the service takes by itself; `actions` are collections of Graph's automatedActionSet.
+    """
 
     id: str
     name: str
@@ -140,6 +144,9 @@ class Detection:
     custom_details: tuple[tuple[str, str], ...] = ()
     recommended: str | None = None
     enabled: bool = False
+    lookback: int | None = None
+    actions: tuple[tuple[str, tuple[Mapping[str, Any], ...]], ...] = ()
+    device_groups: tuple[str, ...] = ()
 
 
 def function_name(identifier: str) -> str:

@@ -40,6 +40,7 @@ class Scan:
     words: tuple[str, ...]  # every name and word operator
     comments: bool
     everything: tuple[str, ...]  # `search *`, `union *`
+    casts: tuple[str, ...] = ()  # the names that tostring() is called with
 
 
 @frozen
@@ -59,6 +60,7 @@ def scan(query: str) -> Scan:
     code = [token for token in everything if token.kind != "comment"]
     bound = _bound(code)
     pairs = list(zip(code, [*code[1:], Token("end", "")], strict=False))
+    triples = zip(code, code[1:], code[2:], strict=False)
     functions = [a.text for a, b in pairs if a.kind == "name" and b.text == "("]
     operators = [b.text for a, b in pairs if a.text == "|" and b.kind in ("name", "operator")]
     words = [token.text for token in code if token.kind in ("name", "operator")]
@@ -71,6 +73,7 @@ def scan(query: str) -> Scan:
         tuple(dict.fromkeys(words)),
         any(token.kind == "comment" for token in everything),
         tuple(dict.fromkeys(star)),
+        tuple(dict.fromkeys(c.text for a, b, c in triples if (a.text, b.text) == ("tostring", "("))),
     )
 
 

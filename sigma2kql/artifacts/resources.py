@@ -23,7 +23,8 @@ SEARCH = "Microsoft.OperationalInsights/workspaces/savedSearches"
 RULE_VERSION = "2025-10-01-preview"
 SEARCH_VERSION = "2025-07-01"
 SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
-AZURERM_ENTITIES = 5  # entity_mapping and sentinel_entity_mapping together
+# entity_mapping and sentinel_entity_mapping together: of a scheduled rule since azurerm 4.19, of a near-real-time one
+AZURERM_ENTITIES, AZURERM_NRT_ENTITIES = 10, 5
 
 
 @frozen
@@ -78,7 +79,7 @@ def _rule(rule: AlertRule, settings: Settings) -> list[Resource]:
             version=RULE_VERSION,
             name=name,
             path=f"/Microsoft.SecurityInsights/{name}",
-            symbol=_symbol("rule", name),
+            symbol=symbol("rule", name),
             properties=bodies.rule_properties(rule),
             extension=extension,
             kind="NRT" if rule.schedule is None else "Scheduled",
@@ -90,7 +91,7 @@ def _rule(rule: AlertRule, settings: Settings) -> list[Resource]:
 
 def _search(name: str, role: str, properties: Mapping[str, Any]) -> Resource:
     return Resource(
-        SEARCH, SEARCH_VERSION, segment(name), f"/{segment(name)}", _symbol(role, name), properties, etag="*"
+        SEARCH, SEARCH_VERSION, segment(name), f"/{segment(name)}", symbol(role, name), properties, etag="*"
     )
 
 
@@ -101,7 +102,8 @@ def segment(name: str) -> str:
     return name
 
 
-def _symbol(role: str, name: str) -> str:
+def symbol(role: str, name: str) -> str:
+    """A name for a resource within a Bicep or Terraform file."""
     return f"{role}_{re.sub('[^A-Za-z0-9]', '_', name)}"
 
 
@@ -132,8 +134,9 @@ def _wants_azapi(rule: AlertRule, settings: Settings) -> bool:
 
 def beyond_azurerm(rule: AlertRule) -> list[str]:
     """What of a rule azurerm has no argument for."""
-    many = len(rule.entities) + len(rule.sentinel_entities) > AZURERM_ENTITIES
-    return [*bodies.sub_techniques(rule.techniques), *(["more than five entity mappings"] if many else [])]
+    most = AZURERM_ENTITIES if rule.schedule else AZURERM_NRT_ENTITIES
+    many = len(rule.entities) + len(rule.sentinel_entities) > most
+    return [*bodies.sub_techniques(rule.techniques), *([f"more than {most} entity mappings"] if many else [])]
 
 
 def _saved_search(name: str, properties: Mapping[str, Any]) -> Block:
@@ -148,12 +151,12 @@ def _saved_search(name: str, properties: Mapping[str, Any]) -> Block:
         attributes["function_alias"] = properties["functionAlias"]
     if "tags" in properties:
         attributes["tags"] = {tag["name"]: tag["value"] for tag in properties["tags"]}
-    return Block("resource", attributes, (), ("azurerm_log_analytics_saved_search", _symbol("sigma", name)))
+    return Block("resource", attributes, (), ("azurerm_log_analytics_saved_search", symbol("sigma", name)))
 
 
 def _after(rule: AlertRule) -> dict[str, Any]:
-    symbol = _symbol("sigma", function_name(rule.id))
-    return {"depends_on": Expression(f"[azurerm_log_analytics_saved_search.{symbol}]")} if rule.function else {}
+    called = symbol("sigma", function_name(rule.id))
+    return {"depends_on": Expression(f"[azurerm_log_analytics_saved_search.{called}]")} if rule.function else {}
 
 
 def _azapi(rule: AlertRule) -> Block:
@@ -167,7 +170,7 @@ def _azapi(rule: AlertRule) -> Block:
         },
         **_after(rule),
     }
-    return Block("resource", attributes, (), ("azapi_resource", _symbol("sigma", rule.id)))
+    return Block("resource", attributes, (), ("azapi_resource", symbol("sigma", rule.id)))
 
 
 def _azurerm(rule: AlertRule) -> Block:
@@ -186,7 +189,7 @@ def _azurerm(rule: AlertRule) -> Block:
         **_after(rule),
     }
     kind = "azurerm_sentinel_alert_rule_" + ("nrt" if rule.schedule is None else "scheduled")
-    return Block("resource", attributes, tuple(_azurerm_blocks(rule)), (kind, _symbol("sigma", rule.id)))
+    return Block("resource", attributes, tuple(_azurerm_blocks(rule)), (kind, symbol("sigma", rule.id)))
 
 
 def _azurerm_blocks(rule: AlertRule) -> Iterable[Block]:

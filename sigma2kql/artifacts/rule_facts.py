@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from sigma2kql.artifacts.computed_columns import ResultColumns, result_columns
 from sigma2kql.artifacts.formats import Format, Kind
 from sigma2kql.artifacts.kql_tokens import Scan, scan
-from sigma2kql.artifacts.product_tables import facts
+from sigma2kql.artifacts.product_tables import asim_schema, facts
 from sigma2kql.artifacts.query_columns import Output
 from sigma2kql.artifacts.settings import Settings, loose
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Span, diagnostic, frozen
-from sigma2kql.model.tree import Compiled, Correlation, Document, NativeQuery
+from sigma2kql.model.simplify import leaves
+from sigma2kql.model.tree import Compiled, Correlation, Document, NativeQuery, Recurrence
 
 NAMESPACE = uuid.UUID("5d0c1f4e-6f1b-5c8e-9a57-2f6a3c1d7b90")
 GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -41,6 +43,20 @@ class Notes:
 
 
 @frozen
+class Tested:
+    """Something that a rule tests: the rule's word for it, its KQL, and the column of the result that holds it, if any.
+
+    `name` is a name for such a column, `reads` are the table's own columns in its KQL.
+    """
+
+    word: str
+    text: str
+    name: str
+    reads: tuple[str, ...]
+    column: str = ""
+
+
+@frozen
 class RuleFacts:
     """A rule, and what its query reads and returns; the query itself goes on to the artifact untouched."""
 
@@ -52,8 +68,13 @@ class RuleFacts:
     length: int  # characters of the query
     scan: Scan
     tables: tuple[str, ...]
-    columns: Mapping[str, str] | None  # name -> type of what the query returns; None where that is not known
-    more: bool  # whether the query may return columns that are not among them
+    result: ResultColumns
+    filters: bool  # whether rows are only filtered, so that every column of the table stays
+    computing: bool  # whether columns may be computed behind the query
+    more: bool  # whether the query may return columns that are not among those known
+    tested: tuple[Tested, ...]
+    grouped: tuple[str, ...]  # of a correlation: the result's columns that name its groups and say what happened
+    recurrence: Recurrence | None
     notes: Notes
 
     @property
@@ -61,19 +82,31 @@ class RuleFacts:
         """Whether the document is Microsoft's own form of a rule."""
         return isinstance(self.document, NativeQuery)
 
+    @property
+    def types(self) -> Mapping[str, str]:
+        """The columns of the result that are known, with their types."""
+        return self.result.returned or {}
+
     def check_columns(self, what: str, named: list[str]) -> None:
         """Note E707 for columns that the query surely does not return."""
-        if self.columns is None or self.more:
+        if self.result.returned is None or self.more:
             return
-        missing = [name for name in dict.fromkeys(named) if name not in self.columns]
+        missing = [name for name in dict.fromkeys(named) if not self.result.known(name)]
         if missing:
             self.notes.say("E707", f"{what} name columns that the query does not return: {', '.join(missing)}")
 
 
 def read_rule(
-    compiled: Compiled, form: Format, settings: Settings, output: Mapping[str, str] | Output | None
+    compiled: Compiled,
+    form: Format,
+    settings: Settings,
+    output: Mapping[str, str] | Output | None,
+    computing: bool = True,
 ) -> tuple[str, RuleFacts]:
-    """The query with one line end, and the facts. Raises Sigma2KqlError (E704) where there is no query."""
+    """The query with one line end, and the facts. Raises Sigma2KqlError (E704) where there is no query.
+
+    Not `computing`: the query is to stay as long as it is.
+    """
     document = compiled.document
     notes = Notes(document.origin.span)
     query, columns = compiled.kql, output.columns or None if isinstance(output, Output) else output
@@ -89,6 +122,9 @@ def read_rule(
     read = scan(query)
     chosen = read.tables if isinstance(document, NativeQuery) or not compiled.table else compiled.table.split(", ")
     query = query.replace("\r\n", "\n").strip("\n") + "\n"
+    recurrence = compiled.recurrence
+    own = compiled.query is not None or recurrence is not None
+    computing &= own and not (kind == "detection" and settings.kind == "NRT")
     return query, RuleFacts(
         document=document,
         id=identity(document, kind),
@@ -98,10 +134,39 @@ def read_rule(
         length=len(query),
         scan=read,
         tables=tuple(chosen),
-        columns=columns,
+        result=result_columns(tuple(chosen), columns, computing, source=_source(query, compiled)),
+        filters=compiled.query is not None and not isinstance(document, Correlation | NativeQuery),
+        computing=computing,
         more=isinstance(output, Output) and not output.whole,
+        tested=tuple(_tested(compiled, query, columns or {})),
+        grouped=(*recurrence.keys, *recurrence.details) if recurrence else (),
+        recurrence=recurrence,
         notes=notes,
     )
+
+
+def _source(query: str, compiled: Compiled) -> str:
+    """The table that an own query begins with, by itself on its line; empty for parsers and everything else."""
+    first = query.partition("\n")[0]
+    own = compiled.query is not None and first == compiled.table and asim_schema(first) is None
+    return first if own else ""
+
+
+def _tested(compiled: Compiled, query: str, columns: Mapping[str, str]) -> Iterator[Tested]:
+    """What the tests of a rule stand on, each once, in the order of the rule."""
+    if compiled.query is None or isinstance(compiled.document, Correlation):
+        return
+    words = {text: word for word, text in reversed(list(compiled.mapped.items()))}
+    seen: set[str] = set()
+    for leaf in leaves(compiled.query.where) or leaves(compiled.query.rows):
+        column = leaf.subject
+        if column.text in seen:
+            continue
+        seen.add(column.text)
+        name = column.text if column.kind == "stored" else column.name or (column.key[-1] if column.key else "Value")
+        held = next((one for one in columns if f" {one} = {column.text}" in query), "")
+        stored = column.text if column.kind == "stored" and column.text in columns else held
+        yield Tested(words.get(column.text, name), column.text, name, tuple(column.reads), stored)
 
 
 def _with_native(settings: Settings, document: NativeQuery, notes: Notes) -> Settings:
@@ -139,10 +204,3 @@ def severity_of(document: Document) -> str:
     """Sentinel's severity for the level of a rule."""
     table = facts("severity")
     return str(table["levels"].get((document.meta.level or "").lower(), table["default"]))
-
-
-def reach(correlation: Correlation) -> int:
-    """The seconds that one result of a correlation is made of: its time span, and another one where a rule stands under
-    `not`, which must not match afterwards either.
-    """
-    return correlation.timespan * (2 if re.search(r"\bnot\b", correlation.expression or "") else 1)

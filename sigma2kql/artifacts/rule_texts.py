@@ -28,6 +28,21 @@ def clean_line(text: str) -> str:
     return " ".join(clean(text).split())
 
 
+def without_columns(text: str) -> str:
+    """A text that Defender does not take for one with columns in it: `{{` is broken up."""
+    return text.replace("{{", "{ {")
+
+
+def spoken(seconds: int) -> str:
+    """`5 minutes`, `1 hour`, `14 days and 1 minute`."""
+    parts = []
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count} {unit}{'s' * (count != 1)}")
+    return " and ".join(parts) or "0 seconds"
+
+
 def cut(text: str, most: int) -> str:
     """At most `most` characters; what is cut ends in `...`."""
     return text if len(text) <= most else text[: most - 3].rstrip() + "..."

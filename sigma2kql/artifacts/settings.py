@@ -46,7 +46,11 @@ class Settings:
     metadata: Any = None
     impacted: tuple[Entity, ...] | None = None  # of a custom detection, in the words of Graph
     recommended: str | None = None
-    max_entities: int = 5  # what azurerm and the oldest checks take; the service takes 10
+    actions: tuple[tuple[str, tuple[Mapping[str, Any], ...]], ...] | None = None  # automated, of a custom detection
+    device_groups: tuple[str, ...] | None = None  # the scope of a custom detection
+    max_entities: int = 10  # what the service takes
+    late: bool | None = None  # count in events that come late; None: where the table is known for it
+    nrt: str = "documented"  # what a verdict on near real time rests on: documented or reported
     function: bool = False  # a query over the limit becomes a saved function
     arm_form: str = "nested"  # nested: what Sentinel Repositories takes; extension: a resource with a scope
     terraform_provider: str = "auto"  # azapi where azurerm has no argument for something that is set
@@ -86,9 +90,13 @@ KEYS: Final[Mapping[str, tuple[str, Callable[[object], Any]]]] = {
 DETECTION: Final[Mapping[str, tuple[str, Callable[[object], Any]]]] = {  # what only a custom detection has
     "impactedEntities": ("impacted", values.impacted),
     "recommendedActions": ("recommended", values.text),
+    "automatedActions": ("actions", values.actions),
+    "deviceGroups": ("device_groups", values.words),
 }
 CHOICES: Final[Mapping[str, tuple[str, Callable[[object], Any]]]] = {
     "maxEntities": ("max_entities", values.number(0, 10)),
+    "lateEvents": ("late", values.flag),
+    "nrt": ("nrt", values.choice("documented", "reported")),
     "function": ("function", values.flag),
     "armForm": ("arm_form", values.choice("nested", "extension")),
     "terraformProvider": ("terraform_provider", values.choice("auto", "azurerm", "azapi")),

@@ -1168,16 +1168,10 @@ CATALOGUE: dict[str, Entry] = {
         "Defender accepts one tactic with its techniques; the first that has a technique was taken.",
         "Set tactics to choose another.",
     ),
-    "W760": Entry(
-        "warning",
-        "the continuous kind is written by inference",
-        "Microsoft's pages do not say how the current body spells it; PT0S is the old period 0 as a duration.",
-        "Check it in your tenant, or use kind: Scheduled.",
-    ),
     "W761": Entry(
         "warning",
         "azurerm has no argument for a value",
-        "Sub-techniques and more than five mappings exist in the API but not in the azurerm provider.",
+        "Sub-techniques, and more mappings than it takes, exist in the API but not in the azurerm provider.",
         "Leave terraformProvider at auto, so that such rules become azapi resources.",
     ),
     "W762": Entry(
@@ -1203,5 +1197,29 @@ CATALOGUE: dict[str, Entry] = {
         "a look-back that cuts a correlation's windows",
         "Events of one window that lie before and after the beginning of a run's rows are seen together by no run.",
         "Let queryPeriod be the timespan and one queryFrequency at least, as it is by itself.",
+    ),
+    "W766": Entry(
+        "warning",
+        "a parser that a custom detection may not know",
+        "ASIM's parsers are functions of the workspace; which of them custom detections can call differs by tenant.",
+        "Run the query once in advanced hunting, or convert for the target xdr.",
+    ),
+    "W767": Entry(
+        "warning",
+        "a wish that a custom detection has no place for",
+        "Custom detections have no suppression and no grouping into incidents, and their tables have other columns.",
+        "Leave the setting out, or deploy the rule as an analytics rule.",
+    ),
+    "W769": Entry(
+        "warning",
+        "late events that a rule cannot count in",
+        "When a row came is known directly behind a table; a parser function, a union or a query of your own hides it.",
+        "Leave `lateEvents` out, or convert with tables in place of parsers.",
+    ),
+    "W768": Entry(
+        "warning",
+        "another time between two runs than the rule asks for",
+        "Over Defender's tables custom detections run at fixed times, each with a look-back of its own.",
+        "Ask for one of those, or for `kind: NRT` where the query allows it.",
     ),
 }

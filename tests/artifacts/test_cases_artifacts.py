@@ -40,7 +40,7 @@ CASES = [
 
 def rendered(rule: str, settings: Settings, form: str) -> str:
     """The artifact of the last document, under the warnings that it has; or the errors."""
-    options = Options("xdr" if form == "xdr-json" else "sentinel")
+    options = Options("xdr" if form.startswith("xdr-") else "sentinel")
     documents = load_input(Input("rule.yml", None, rule.encode()))
     compiler = Compiler(options).knowing(documents)
     done = [compiler.compile(document) for document in documents][-1]

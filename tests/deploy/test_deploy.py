@@ -384,10 +384,12 @@ def test_an_edit_in_the_portal_is_seen_and_undone(mock: Mock, run: Callable[...,
     row = json.loads(run("plan", "rules", "-f", "json").out)["changes"][0]
     assert row["differences"] == [
         {"property": "enabled", "before": False, "after": True},
-        {"property": "customDetails", "before": {"Cmd": "CommandLine"}, "after": None},
+        {"property": "customDetails.Image", "before": None, "after": "TargetProcessName"},
+        {"property": "customDetails.CommandLine", "before": None, "after": "TargetProcessCommandLineShort"},
+        {"property": "customDetails.Cmd", "before": "CommandLine", "after": None},
     ]
     run("apply", "--yes", "rules")
-    assert "customDetails" not in mock.rules[IDS[0]]["properties"]
+    assert "Cmd" not in mock.rules[IDS[0]]["properties"]["customDetails"]
 
 
 def test_exit_code_tells_changes_from_failures(run: Callable[..., Ran], tmp_path: Path) -> None:

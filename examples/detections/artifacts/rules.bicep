@@ -65,6 +65,12 @@ SecurityEvent
     eventGroupingSettings: {
       aggregationKind: 'AlertPerResult'
     }
+    customDetails: {
+      Computer: 'Computer'
+    }
+    alertDetailsOverride: {
+      alertDisplayNameFormat: 'Many Failed Logons On One Host: {{Computer}}'
+    }
     entityMappings: [
       {
         entityType: 'Host'
@@ -100,12 +106,15 @@ resource rule_6f9d1c0e_27b5_4d0a_9d3e_5a1f0c7be201 'Microsoft.OperationalInsight
     severity: 'Medium'
     enabled: true
     query: '''
-SecurityEvent
-| where EventID == 4688
-| where NewProcessName has_any ("powershell", "pwsh")
-| where NewProcessName endswith @"\powershell.exe" or NewProcessName endswith @"\pwsh.exe"
-| where CommandLine contains " -enc " or CommandLine contains " -encodedcommand "
-| where Computer !in~ ("paw-01", "paw-02")
+DeviceProcessEvents
+| where ActionType == "ProcessCreated"
+| where FolderPath !startswith_cs "/"
+| where FolderPath has_any ("powershell", "pwsh")
+| where FolderPath endswith @"\powershell.exe" or FolderPath endswith @"\pwsh.exe"
+| where ProcessCommandLine contains " -enc " or ProcessCommandLine contains " -encodedcommand "
+| where DeviceName !in~ ("paw-01", "paw-02")
+| extend AlgorithmSHA256 = "SHA256",
+         ProcessCommandLineShort = substring(ProcessCommandLine, 0, 1500)
 '''
     queryFrequency: 'PT30M'
     queryPeriod: 'PT30M'
@@ -123,7 +132,15 @@ SecurityEvent
       'T1059.001'
     ]
     eventGroupingSettings: {
-      aggregationKind: 'SingleAlert'
+      aggregationKind: 'AlertPerResult'
+    }
+    customDetails: {
+      Image: 'FolderPath'
+      CommandLine: 'ProcessCommandLineShort'
+      Computer: 'DeviceName'
+    }
+    alertDetailsOverride: {
+      alertDisplayNameFormat: 'PowerShell Started With An Encoded Command by {{AccountName}} on {{DeviceName}}'
     }
     entityMappings: [
       {
@@ -131,7 +148,7 @@ SecurityEvent
         fieldMappings: [
           {
             identifier: 'FullName'
-            columnName: 'Computer'
+            columnName: 'DeviceName'
           }
         ]
       }
@@ -139,8 +156,16 @@ SecurityEvent
         entityType: 'Account'
         fieldMappings: [
           {
-            identifier: 'FullName'
-            columnName: 'Account'
+            identifier: 'Name'
+            columnName: 'AccountName'
+          }
+          {
+            identifier: 'NTDomain'
+            columnName: 'AccountDomain'
+          }
+          {
+            identifier: 'Sid'
+            columnName: 'AccountSid'
           }
         ]
       }
@@ -149,20 +174,67 @@ SecurityEvent
         fieldMappings: [
           {
             identifier: 'ProcessId'
-            columnName: 'NewProcessId'
+            columnName: 'ProcessId'
           }
           {
             identifier: 'CommandLine'
-            columnName: 'CommandLine'
+            columnName: 'ProcessCommandLine'
           }
         ]
       }
       {
-        entityType: 'IP'
+        entityType: 'File'
         fieldMappings: [
           {
-            identifier: 'Address'
-            columnName: 'IpAddress'
+            identifier: 'Name'
+            columnName: 'FileName'
+          }
+          {
+            identifier: 'Directory'
+            columnName: 'FolderPath'
+          }
+        ]
+      }
+      {
+        entityType: 'FileHash'
+        fieldMappings: [
+          {
+            identifier: 'Algorithm'
+            columnName: 'AlgorithmSHA256'
+          }
+          {
+            identifier: 'Value'
+            columnName: 'SHA256'
+          }
+        ]
+      }
+      {
+        entityType: 'Process'
+        fieldMappings: [
+          {
+            identifier: 'ProcessId'
+            columnName: 'InitiatingProcessId'
+          }
+          {
+            identifier: 'CommandLine'
+            columnName: 'InitiatingProcessCommandLine'
+          }
+        ]
+      }
+      {
+        entityType: 'Account'
+        fieldMappings: [
+          {
+            identifier: 'Name'
+            columnName: 'InitiatingProcessAccountName'
+          }
+          {
+            identifier: 'NTDomain'
+            columnName: 'InitiatingProcessAccountDomain'
+          }
+          {
+            identifier: 'Sid'
+            columnName: 'InitiatingProcessAccountSid'
           }
         ]
       }
@@ -170,11 +242,14 @@ SecurityEvent
     incidentConfiguration: {
       createIncident: true
       groupingConfiguration: {
-        enabled: false
+        enabled: true
         reopenClosedIncident: false
         lookbackDuration: 'PT5H'
-        matchingMethod: 'AllEntities'
-        groupByEntities: []
+        matchingMethod: 'Selected'
+        groupByEntities: [
+          'Host'
+          'Account'
+        ]
         groupByAlertDetails: []
         groupByCustomDetails: []
       }
@@ -191,15 +266,15 @@ resource rule_0d6d0a52_5f0b_4a1f_8a53_9c2b7f4ee202 'Microsoft.OperationalInsight
     severity: 'High'
     enabled: true
     query: '''
-SecurityEvent
-| where EventID == 4688
-| where ParentProcessName has_any ("winword", "excel", "outlook")
-| where ParentProcessName endswith @"\winword.exe"
-    or ParentProcessName endswith @"\excel.exe"
-    or ParentProcessName endswith @"\outlook.exe"
-| where NewProcessName endswith @"\cmd.exe"
-    or NewProcessName endswith @"\powershell.exe"
-    or NewProcessName endswith @"\wscript.exe"
+DeviceProcessEvents
+| where ActionType == "ProcessCreated"
+| where FolderPath !startswith_cs "/"
+| where InitiatingProcessFolderPath has_any ("winword", "excel", "outlook")
+| where InitiatingProcessFolderPath endswith @"\winword.exe"
+    or InitiatingProcessFolderPath endswith @"\excel.exe"
+    or InitiatingProcessFolderPath endswith @"\outlook.exe"
+| where FolderPath endswith @"\cmd.exe" or FolderPath endswith @"\powershell.exe" or FolderPath endswith @"\wscript.exe"
+| extend AlgorithmSHA256 = "SHA256"
 '''
     queryFrequency: 'PT5M'
     queryPeriod: 'PT5M'
@@ -219,10 +294,14 @@ SecurityEvent
       'T1566.001'
     ]
     eventGroupingSettings: {
-      aggregationKind: 'SingleAlert'
+      aggregationKind: 'AlertPerResult'
+    }
+    customDetails: {
+      ParentImage: 'InitiatingProcessFolderPath'
+      Image: 'FolderPath'
     }
     alertDetailsOverride: {
-      alertDisplayNameFormat: 'Office started a shell on {{Computer}}'
+      alertDisplayNameFormat: 'Office started a shell on {{DeviceName}}'
     }
     entityMappings: [
       {
@@ -230,7 +309,7 @@ SecurityEvent
         fieldMappings: [
           {
             identifier: 'FullName'
-            columnName: 'Computer'
+            columnName: 'DeviceName'
           }
         ]
       }
@@ -238,8 +317,16 @@ SecurityEvent
         entityType: 'Account'
         fieldMappings: [
           {
-            identifier: 'FullName'
-            columnName: 'Account'
+            identifier: 'Name'
+            columnName: 'AccountName'
+          }
+          {
+            identifier: 'NTDomain'
+            columnName: 'AccountDomain'
+          }
+          {
+            identifier: 'Sid'
+            columnName: 'AccountSid'
           }
         ]
       }
@@ -248,20 +335,67 @@ SecurityEvent
         fieldMappings: [
           {
             identifier: 'ProcessId'
-            columnName: 'NewProcessId'
+            columnName: 'ProcessId'
           }
           {
             identifier: 'CommandLine'
-            columnName: 'CommandLine'
+            columnName: 'ProcessCommandLine'
           }
         ]
       }
       {
-        entityType: 'IP'
+        entityType: 'File'
         fieldMappings: [
           {
-            identifier: 'Address'
-            columnName: 'IpAddress'
+            identifier: 'Name'
+            columnName: 'FileName'
+          }
+          {
+            identifier: 'Directory'
+            columnName: 'FolderPath'
+          }
+        ]
+      }
+      {
+        entityType: 'FileHash'
+        fieldMappings: [
+          {
+            identifier: 'Algorithm'
+            columnName: 'AlgorithmSHA256'
+          }
+          {
+            identifier: 'Value'
+            columnName: 'SHA256'
+          }
+        ]
+      }
+      {
+        entityType: 'Process'
+        fieldMappings: [
+          {
+            identifier: 'ProcessId'
+            columnName: 'InitiatingProcessId'
+          }
+          {
+            identifier: 'CommandLine'
+            columnName: 'InitiatingProcessCommandLine'
+          }
+        ]
+      }
+      {
+        entityType: 'Account'
+        fieldMappings: [
+          {
+            identifier: 'Name'
+            columnName: 'InitiatingProcessAccountName'
+          }
+          {
+            identifier: 'NTDomain'
+            columnName: 'InitiatingProcessAccountDomain'
+          }
+          {
+            identifier: 'Sid'
+            columnName: 'InitiatingProcessAccountSid'
           }
         ]
       }
@@ -269,11 +403,14 @@ SecurityEvent
     incidentConfiguration: {
       createIncident: true
       groupingConfiguration: {
-        enabled: false
+        enabled: true
         reopenClosedIncident: false
         lookbackDuration: 'PT5H'
-        matchingMethod: 'AllEntities'
-        groupByEntities: []
+        matchingMethod: 'Selected'
+        groupByEntities: [
+          'Host'
+          'Account'
+        ]
         groupByAlertDetails: []
         groupByCustomDetails: []
       }

@@ -2,7 +2,7 @@ terraform {
   required_providers {
     azurerm = {
       source  = "hashicorp/azurerm"
-      version = ">= 4.0"
+      version = ">= 4.19"
     }
     azapi = {
       source  = "Azure/azapi"
@@ -60,6 +60,9 @@ KQL
   suppression_duration       = "PT1H"
   tactics                    = ["CredentialAccess"]
   techniques                 = ["T1110"]
+  custom_details = {
+    Computer = "Computer"
+  }
   event_grouping {
     aggregation_method = "AlertPerResult"
   }
@@ -69,6 +72,9 @@ KQL
       identifier  = "FullName"
       column_name = "Computer"
     }
+  }
+  alert_details_override {
+    display_name_format = "Many Failed Logons On One Host: {{Computer}}"
   }
   incident {
     create_incident_enabled = true
@@ -93,12 +99,15 @@ resource "azapi_resource" "sigma_6f9d1c0e_27b5_4d0a_9d3e_5a1f0c7be201" {
       severity            = "Medium"
       enabled             = true
       query               = <<KQL
-SecurityEvent
-| where EventID == 4688
-| where NewProcessName has_any ("powershell", "pwsh")
-| where NewProcessName endswith @"\powershell.exe" or NewProcessName endswith @"\pwsh.exe"
-| where CommandLine contains " -enc " or CommandLine contains " -encodedcommand "
-| where Computer !in~ ("paw-01", "paw-02")
+DeviceProcessEvents
+| where ActionType == "ProcessCreated"
+| where FolderPath !startswith_cs "/"
+| where FolderPath has_any ("powershell", "pwsh")
+| where FolderPath endswith @"\powershell.exe" or FolderPath endswith @"\pwsh.exe"
+| where ProcessCommandLine contains " -enc " or ProcessCommandLine contains " -encodedcommand "
+| where DeviceName !in~ ("paw-01", "paw-02")
+| extend AlgorithmSHA256 = "SHA256",
+         ProcessCommandLineShort = substring(ProcessCommandLine, 0, 1500)
 KQL
       queryFrequency      = "PT30M"
       queryPeriod         = "PT30M"
@@ -110,7 +119,15 @@ KQL
       techniques          = ["T1059"]
       subTechniques       = ["T1059.001"]
       eventGroupingSettings = {
-        aggregationKind = "SingleAlert"
+        aggregationKind = "AlertPerResult"
+      }
+      customDetails = {
+        Image       = "FolderPath"
+        CommandLine = "ProcessCommandLineShort"
+        Computer    = "DeviceName"
+      }
+      alertDetailsOverride = {
+        alertDisplayNameFormat = "PowerShell Started With An Encoded Command by {{AccountName}} on {{DeviceName}}"
       }
       entityMappings = [
         {
@@ -118,7 +135,7 @@ KQL
           fieldMappings = [
             {
               identifier = "FullName"
-              columnName = "Computer"
+              columnName = "DeviceName"
             },
           ]
         },
@@ -126,8 +143,16 @@ KQL
           entityType = "Account"
           fieldMappings = [
             {
-              identifier = "FullName"
-              columnName = "Account"
+              identifier = "Name"
+              columnName = "AccountName"
+            },
+            {
+              identifier = "NTDomain"
+              columnName = "AccountDomain"
+            },
+            {
+              identifier = "Sid"
+              columnName = "AccountSid"
             },
           ]
         },
@@ -136,20 +161,67 @@ KQL
           fieldMappings = [
             {
               identifier = "ProcessId"
-              columnName = "NewProcessId"
+              columnName = "ProcessId"
             },
             {
               identifier = "CommandLine"
-              columnName = "CommandLine"
+              columnName = "ProcessCommandLine"
             },
           ]
         },
         {
-          entityType = "IP"
+          entityType = "File"
           fieldMappings = [
             {
-              identifier = "Address"
-              columnName = "IpAddress"
+              identifier = "Name"
+              columnName = "FileName"
+            },
+            {
+              identifier = "Directory"
+              columnName = "FolderPath"
+            },
+          ]
+        },
+        {
+          entityType = "FileHash"
+          fieldMappings = [
+            {
+              identifier = "Algorithm"
+              columnName = "AlgorithmSHA256"
+            },
+            {
+              identifier = "Value"
+              columnName = "SHA256"
+            },
+          ]
+        },
+        {
+          entityType = "Process"
+          fieldMappings = [
+            {
+              identifier = "ProcessId"
+              columnName = "InitiatingProcessId"
+            },
+            {
+              identifier = "CommandLine"
+              columnName = "InitiatingProcessCommandLine"
+            },
+          ]
+        },
+        {
+          entityType = "Account"
+          fieldMappings = [
+            {
+              identifier = "Name"
+              columnName = "InitiatingProcessAccountName"
+            },
+            {
+              identifier = "NTDomain"
+              columnName = "InitiatingProcessAccountDomain"
+            },
+            {
+              identifier = "Sid"
+              columnName = "InitiatingProcessAccountSid"
             },
           ]
         },
@@ -157,11 +229,11 @@ KQL
       incidentConfiguration = {
         createIncident = true
         groupingConfiguration = {
-          enabled              = false
+          enabled              = true
           reopenClosedIncident = false
           lookbackDuration     = "PT5H"
-          matchingMethod       = "AllEntities"
-          groupByEntities      = []
+          matchingMethod       = "Selected"
+          groupByEntities      = ["Host", "Account"]
           groupByAlertDetails  = []
           groupByCustomDetails = []
         }
@@ -182,15 +254,15 @@ resource "azapi_resource" "sigma_0d6d0a52_5f0b_4a1f_8a53_9c2b7f4ee202" {
       severity            = "High"
       enabled             = true
       query               = <<KQL
-SecurityEvent
-| where EventID == 4688
-| where ParentProcessName has_any ("winword", "excel", "outlook")
-| where ParentProcessName endswith @"\winword.exe"
-    or ParentProcessName endswith @"\excel.exe"
-    or ParentProcessName endswith @"\outlook.exe"
-| where NewProcessName endswith @"\cmd.exe"
-    or NewProcessName endswith @"\powershell.exe"
-    or NewProcessName endswith @"\wscript.exe"
+DeviceProcessEvents
+| where ActionType == "ProcessCreated"
+| where FolderPath !startswith_cs "/"
+| where InitiatingProcessFolderPath has_any ("winword", "excel", "outlook")
+| where InitiatingProcessFolderPath endswith @"\winword.exe"
+    or InitiatingProcessFolderPath endswith @"\excel.exe"
+    or InitiatingProcessFolderPath endswith @"\outlook.exe"
+| where FolderPath endswith @"\cmd.exe" or FolderPath endswith @"\powershell.exe" or FolderPath endswith @"\wscript.exe"
+| extend AlgorithmSHA256 = "SHA256"
 KQL
       queryFrequency      = "PT5M"
       queryPeriod         = "PT5M"
@@ -202,10 +274,14 @@ KQL
       techniques          = ["T1566", "T1059"]
       subTechniques       = ["T1566.001"]
       eventGroupingSettings = {
-        aggregationKind = "SingleAlert"
+        aggregationKind = "AlertPerResult"
+      }
+      customDetails = {
+        ParentImage = "InitiatingProcessFolderPath"
+        Image       = "FolderPath"
       }
       alertDetailsOverride = {
-        alertDisplayNameFormat = "Office started a shell on {{Computer}}"
+        alertDisplayNameFormat = "Office started a shell on {{DeviceName}}"
       }
       entityMappings = [
         {
@@ -213,7 +289,7 @@ KQL
           fieldMappings = [
             {
               identifier = "FullName"
-              columnName = "Computer"
+              columnName = "DeviceName"
             },
           ]
         },
@@ -221,8 +297,16 @@ KQL
           entityType = "Account"
           fieldMappings = [
             {
-              identifier = "FullName"
-              columnName = "Account"
+              identifier = "Name"
+              columnName = "AccountName"
+            },
+            {
+              identifier = "NTDomain"
+              columnName = "AccountDomain"
+            },
+            {
+              identifier = "Sid"
+              columnName = "AccountSid"
             },
           ]
         },
@@ -231,20 +315,67 @@ KQL
           fieldMappings = [
             {
               identifier = "ProcessId"
-              columnName = "NewProcessId"
+              columnName = "ProcessId"
             },
             {
               identifier = "CommandLine"
-              columnName = "CommandLine"
+              columnName = "ProcessCommandLine"
             },
           ]
         },
         {
-          entityType = "IP"
+          entityType = "File"
           fieldMappings = [
             {
-              identifier = "Address"
-              columnName = "IpAddress"
+              identifier = "Name"
+              columnName = "FileName"
+            },
+            {
+              identifier = "Directory"
+              columnName = "FolderPath"
+            },
+          ]
+        },
+        {
+          entityType = "FileHash"
+          fieldMappings = [
+            {
+              identifier = "Algorithm"
+              columnName = "AlgorithmSHA256"
+            },
+            {
+              identifier = "Value"
+              columnName = "SHA256"
+            },
+          ]
+        },
+        {
+          entityType = "Process"
+          fieldMappings = [
+            {
+              identifier = "ProcessId"
+              columnName = "InitiatingProcessId"
+            },
+            {
+              identifier = "CommandLine"
+              columnName = "InitiatingProcessCommandLine"
+            },
+          ]
+        },
+        {
+          entityType = "Account"
+          fieldMappings = [
+            {
+              identifier = "Name"
+              columnName = "InitiatingProcessAccountName"
+            },
+            {
+              identifier = "NTDomain"
+              columnName = "InitiatingProcessAccountDomain"
+            },
+            {
+              identifier = "Sid"
+              columnName = "InitiatingProcessAccountSid"
             },
           ]
         },
@@ -252,11 +383,11 @@ KQL
       incidentConfiguration = {
         createIncident = true
         groupingConfiguration = {
-          enabled              = false
+          enabled              = true
           reopenClosedIncident = false
           lookbackDuration     = "PT5H"
-          matchingMethod       = "AllEntities"
-          groupByEntities      = []
+          matchingMethod       = "Selected"
+          groupByEntities      = ["Host", "Account"]
           groupByAlertDetails  = []
           groupByCustomDetails = []
         }
