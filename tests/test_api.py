@@ -125,7 +125,7 @@ def test_every_field_that_a_table_lacks_is_named() -> None:
         "  condition: a and not b\n"
     )
     problems = [d for d in done.diagnostics if d.severity == "error"]
-    assert [(d.code, d.message.split("`")[1]) for d in problems] == [("E402", n) for n in ("First", "Second", "Third")]
+    assert [(d.code, d.message.split("`")[1]) for d in problems] == [("E414", n) for n in ("First", "Second", "Third")]
 
 
 @pytest.mark.parametrize("number", ["4624", "'²'"])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from sigma2kql.map.accessors import fill
+from sigma2kql.map.event_elements import Ids, lacking, restated, unheard_of
 from sigma2kql.map.row_facts import conjuncts, known_texts
 from sigma2kql.map.sources import is_rare, writers_of
 from sigma2kql.map.transforms.column_types import is_plain_text
@@ -54,14 +55,17 @@ class Rows:
         self.spoken = {leaf.subject for leaf in leaves(serve.where)}
         self.facts = known_texts(serve.where)
         self.judged: dict[Any, Any] = {}  # what `by_source` has found of trees that meet the same columns
-        self.fields: dict[str, Standing] = {}  # those that rules have asked for
+        self.fields: dict[tuple[str, Ids], Standing] = {}  # those that rules have asked for
 
-    def standing(self, name: str) -> Standing | str:
-        """How a field stands in them, or the reason why it does not (empty where it is simply unknown)."""
-        known = self.fields.get(name)
+    def standing(self, name: str, asked: Ids = None) -> Standing | str:
+        """How a field stands in them, or the reason why it does not (empty where it is simply unknown).
+
+        `asked`: the only EventIDs that the rule selects, where the rows are of events with a list of elements.
+        """
+        known = self.fields.get((name, asked))
         if known is not None:
             return known
-        found = find_field(self.table, self.serve, name)
+        found = find_field(self.table, self.serve, name, asked)
         if isinstance(found, str):
             return found
         texts = tuple(dict.fromkeys(found.columns)) if is_plain_text(found) else ()
@@ -69,21 +73,32 @@ class Rows:
         told = touches and not self.facts.keys().isdisjoint(_asked(found))
         filled = tuple([c for column in _asked(found) for c in column.reads if c in self.fills]) if self.fills else ()
         standing = Standing(found, texts, describe(found), touches, told, filled)
-        self.fields[name] = standing
+        self.fields[name, asked] = standing
         return standing
 
 
-def find_field(table: Table, serve: Serve, name: str) -> FieldMap | str:
-    """How a field stands in the rows of a serve, or the reason why it does not (empty where it is simply unknown)."""
-    for fields, absent in ((serve.fields, serve.absent), (table.fields, table.absent)):
-        if name in fields:
-            return fields[name]
-        if name in absent:
-            return absent[name]
+def find_field(table: Table, serve: Serve, name: str, asked: Ids = None) -> FieldMap | str:
+    """How a field stands in the rows of a serve, or the reason why it does not (empty where it is simply unknown).
+
+    `asked`: the only EventIDs that a rule selects.
+    """
+    if name in serve.fields:
+        return serve.fields[name]
+    native = serve.elements is not None and name in table.fields
+    if not native and (again := restated(serve.logsource, name)) is not None:
+        return again
+    if name in serve.absent:
+        return serve.absent[name]
+    if serve.elements is not None and (never := lacking(serve.elements, name, asked)) is not None:
+        return never
+    if name in table.fields:
+        return table.fields[name]
+    if name in table.absent:
+        return table.absent[name]
     others = serve.others or table.others
-    if others is not None and serve.elements is not None and name not in serve.elements:
-        return "not an element of these events"
-    return fill(others, name) if others else ""
+    if others is not None:
+        return fill(others, name)
+    return unheard_of(serve.logsource, name) or ""
 
 
 def describe(field: FieldMap) -> str:

@@ -6,16 +6,18 @@ except for what the outcome's losses say; what no table can carry is an error th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import field, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Span, diagnostic, frozen
 from sigma2kql.map.by_source import BySource, judge
+from sigma2kql.map.event_elements import Ids, event_ids, said_otherwise
 from sigma2kql.map.field_places import Rows, Standing, find_field
 from sigma2kql.map.row_facts import conjuncts, contradiction, known_texts, settled
-from sigma2kql.map.target import Target, further_rows
+from sigma2kql.map.target import Target, further_rows, is_known
 from sigma2kql.map.transforms import (
     ALWAYS,
     NEVER,
@@ -24,7 +26,6 @@ from sigma2kql.map.transforms import (
     Loss,
     Notes,
     Request,
-    literal,
     reason,
     text_holds,
 )
@@ -72,6 +73,13 @@ class Mapped:
     caveats: tuple[str, ...] = ()
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
     exact_for_one: bool = True  # on the rows of at least one source that is there: what makes a table worth choosing
+    lacks: tuple[str, ...] = ()  # fields of the rule that none of its events has here
+
+    @property
+    def in_words(self) -> str:
+        """The table and how true the query is, for the list of those that were passed over."""
+        lacks = f", whose events have no {', '.join(f'`{name}`' for name in self.lacks)}" if self.lacks else ""
+        return f"{self.table.name}: {self.verdict}{lacks}"
 
     def columns(self, name: str) -> tuple[Column, ...]:
         """The columns that hold a field of the event; empty where there are none that could be grouped or shown."""
@@ -87,8 +95,8 @@ Fits = Callable[[Query], bool]
 def map_rule(
     rule: Rule, where: Expr[Field], target: Target, builtin: Builtin = False, fits: Sequence[Fits] = ()
 ) -> Mapped:
-    """The rule on the best table of the target: the first that carries all of it exactly, else the first that carries
-    it.
+    """The rule on the best table of the target: the first that carries all of it exactly, else the first whose events
+    lack a field of it and that carries the rest exactly, else the first that carries it.
 
     `where` is the rule's tree after placeholders and filters. `builtin` names ASIM parser functions by their built-in
     name. Tables whose query the first of `fits` refuses are taken only where there is no other, and then those that the
@@ -96,11 +104,11 @@ def map_rule(
     considered is named.
     """
     uses = _Uses(where)
-    lossy: Mapped | None = None
+    second: Mapped | None = None
     refused: list[tuple[Rows, Sigma2KqlError]] = []
     passed: list[str] = []
     unfit: list[str] = []
-    for rows in target.candidates(rule.logsource):
+    for rows in _candidates(target, rule, uses):
         if rows.serve.event_ids and not uses.fit(rows.serve.event_ids):
             continue
         try:
@@ -113,17 +121,25 @@ def map_rule(
             unfit.append(rows.table.name)
             passed.append(f"{rows.table.name}: finds nothing in this workspace")
             continue
-        if mapped.exact_for_one:
+        if mapped.exact_for_one and not mapped.lacks:
             return _with(mapped, [*passed, *target.after(rule.logsource, mapped.table.name)])
-        passed.append(f"{rows.table.name}: {mapped.verdict}")
-        lossy = lossy or mapped
-    if lossy is not None:
-        return _with(lossy, [p for p in passed if not p.startswith(f"{lossy.table.name}: {lossy.verdict}")])
+        passed.append(mapped.in_words)
+        if second is None or (mapped.exact_for_one and not second.exact_for_one):
+            second = mapped
+    if second is not None:
+        return _with(second, [p for p in passed if p != second.in_words])
     if unfit:
         return map_rule(rule, where, target, builtin, fits[1:])
     from sigma2kql.map.unmapped import refusal  # only on the way to an error: keep start-up short
 
-    raise refusal(rule, target, refused, uses.event_ids)
+    raise refusal(rule, target, refused, uses.event_ids or frozenset())
+
+
+def _candidates(target: Target, rule: Rule, uses: _Uses) -> Iterator[Rows]:
+    """The rows that may carry a rule, best first: those of its log source, then of what says the same otherwise."""
+    yield from target.candidates(rule.logsource)
+    for logsource in said_otherwise(rule.logsource, uses.event_ids):
+        yield from target.candidates(logsource)
 
 
 def map_everywhere(rule: Rule, where: Expr[Field], target: Target, builtin: Builtin = False) -> tuple[Mapped, ...]:
@@ -133,7 +149,7 @@ def map_everywhere(rule: Rule, where: Expr[Field], target: Target, builtin: Buil
         return (best,)
     uses = _Uses(where)
     found = {best.table.name: best}
-    for rows in target.candidates(rule.logsource):
+    for rows in _candidates(target, rule, uses):
         if rows.table.name in found or (rows.serve.event_ids and not uses.fit(rows.serve.event_ids)):
             continue
         try:
@@ -187,20 +203,19 @@ class _Uses:
         return found
 
     @cached_property
-    def event_ids(self) -> set[int]:
-        """The EventIDs it selects."""
-        texts = [literal(leaf.test) for leaf in leaves(self.where) if leaf.subject.name == "EventID"]
-        return {int(text) for text in texts if text is not None and text.isdecimal()}
+    def event_ids(self) -> Ids:
+        """The only EventIDs that it selects; None where it leaves them open."""
+        return event_ids(self.where)
 
     def fit(self, taken: frozenset[int]) -> bool:
         """Whether rows with these EventIDs are all that it selects."""
-        return bool(self.event_ids) and self.event_ids <= taken
+        return bool(self.event_ids) and (self.event_ids or frozenset()) <= taken
 
 
 class _Mapper:
     """Maps one rule onto one serve of one table."""
 
-    __slots__ = ("fields", "name", "notes", "rows", "serve", "table", "told", "touched", "uses")
+    __slots__ = ("asked", "fields", "name", "notes", "rows", "serve", "table", "told", "touched", "uses")
 
     def __init__(self, rows: Rows, uses: _Uses, builtin: Builtin) -> None:
         self.rows = rows
@@ -208,6 +223,7 @@ class _Mapper:
         self.serve = rows.serve
         self.uses = uses
         called = builtin if isinstance(builtin, bool) else rows.table.name in builtin
+        self.asked = uses.event_ids if rows.serve.elements is not None else None
         self.name = rows.table.builtin if called and rows.table.builtin else rows.table.name
         self.notes = Notes()
         self.fields: dict[str | None, Standing] = {}
@@ -216,14 +232,13 @@ class _Mapper:
 
     def run(self, where: Expr[Field]) -> Mapped:
         tree = self._tree(where, False)
+        if self.notes.lacking and (unknown := [n for n in self.notes.lacking if n is not None and not self._known(n)]):
+            raise Sigma2KqlError(self._lacking(unknown))
         stated = self.rows.stated if self.touched else ()
         tree, narrowed = settled(tree, self.rows.facts if self.told else {})
         if isinstance(tree, Or) and not tree.items:
             never = [diagnostic(*one) for one in self.notes.never]
-            never += [
-                diagnostic("E414", f"`{name}` can never match: {why}", span, hint)
-                for name, (why, span, hint) in self.notes.lacking.items()
-            ]
+            never += self._lacking(self.notes.lacking)
             raise Sigma2KqlError(never or [diagnostic("E410", "the rule can never match in this table", None)])
         parts = conjuncts(tree)
         if clash := contradiction((*stated, *parts)):
@@ -249,11 +264,26 @@ class _Mapper:
                 *warnings,
                 *(by_source.diagnostics(self.uses.fields.get) if by_source.problems else ()),
             ),
-            serve=self.serve,
+            serve=self._own_serve(),
             caveats=by_source.reasons,
             verdicts=by_source.verdicts,
             exact_for_one=exactness == "exact" and by_source.exact_for_one,
+            lacks=tuple([name for name in self.notes.lacking if name is not None]),
         )
+
+    def _known(self, name: str) -> bool:
+        """Whether a field that these events lack is one at all; else its name is a slip, wherever it stands."""
+        return name in self.serve.fields or name in self.table.fields or is_known(name)
+
+    def _lacking(self, names: Iterable[str | None]) -> list[Diagnostic]:
+        told = [(name, *self.notes.lacking[name]) for name in names]
+        return [diagnostic("E414", f"`{name}` can never match: {why}", span, hint) for name, why, span, hint in told]
+
+    def _own_serve(self) -> Serve:
+        """The serve, with what none of the rule's events has among its fields."""
+        never = {name: one.field for name, one in self.fields.items() if name is not None and one.field.never}
+        own = {name: field for name, field in never.items() if name not in self.serve.fields}
+        return replace(self.serve, fields=ChainMap(own, cast(Any, self.serve.fields))) if own else self.serve
 
     def _losses(self) -> tuple[Verdict, list[Diagnostic]]:
         """How true the query is, and a warning for each way in which it is not."""
@@ -289,7 +319,7 @@ class _Mapper:
         name = field.name
         standing = self.fields.get(name)
         if standing is None and name is not None:
-            found = self.rows.standing(name)
+            found = self.rows.standing(name, self.asked)
             if isinstance(found, str):
                 raise Sigma2KqlError(self._missing())
             self.fields[name] = standing = found
@@ -307,7 +337,7 @@ class _Mapper:
                         diagnostic("E403", f"{self.name} has no text that keywords could be searched in", span)
                     )
                 continue
-            found = self.rows.standing(name)
+            found = self.rows.standing(name, self.asked)
             if isinstance(found, str):
                 reason = f": {found}" if found else ""
                 problems.append(diagnostic("E402", f"`{name}` has no column in {self.name}{reason}", span))
@@ -390,7 +420,7 @@ class _Mapper:
         if isinstance(test, SameAs):
             other = self._standing(test.other)  # also where the test needs no column
             if other is not None and other.field.never:
-                return self.notes.missing(test.other, other.field.never, test, leaf.span)
+                return self.notes.missing(test.other, other.field, test, leaf.span)
         return self._on(leaf, field, turned)
 
     def _lose(self, leaf: Match[Field], field: FieldMap, turned: bool) -> None:
@@ -400,7 +430,7 @@ class _Mapper:
     def _on(self, leaf: Match[Field], field: FieldMap, negated: bool) -> Expr[Column]:
         """One test on a field as the table has it, small already."""
         if field.never:
-            return self.notes.missing(leaf.subject, field.never, leaf.test, leaf.span)
+            return self.notes.missing(leaf.subject, field, leaf.test, leaf.span)
         if field.cases:
             return self._by_case([leaf], field, negated)
         if field.values is not None:

@@ -8,14 +8,14 @@ mistake.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache
 from typing import Any, TypeVar, assert_never, cast, get_args
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean
 from sigma2kql.language.detection import read_detection
 from sigma2kql.map.accessors import OTHERS, accessor
+from sigma2kql.map.event_elements import is_listed, texts_in
 from sigma2kql.map.sources import read_writers
 from sigma2kql.map.transforms import ALWAYS, TRANSFORMS
 from sigma2kql.model.literals import identifier, is_word
@@ -24,6 +24,7 @@ from sigma2kql.model.tree import (
     ANY,
     Column,
     DatePart,
+    Elements,
     Exactness,
     Exists,
     Expr,
@@ -40,7 +41,6 @@ from sigma2kql.model.tree import (
     Test,
     Text,
 )
-from sigma2kql.system.shipped_files import mappings_folder
 from sigma2kql.text.nodes import YamlList, YamlMap, YamlNode as Node, YamlScalar, plain
 from sigma2kql.text.yaml_text import compose
 
@@ -64,8 +64,8 @@ _EXTRAS = (
 )
 _FIELD_KEYS = dict.fromkeys((*_HOWS, *_EXTRAS))  # in this order, and found at once
 _FILE_KEYS = (
-    "table", "target", "builtin", "time", "columns", "serves", "fields", "others", "absent", "keywords", "extends",
-    "custom", "notes", "sources",
+    "table", "target", "builtin", "time", "columns", "serves", "fields", "others", "absent", "keywords", "elements",
+    "extends", "custom", "notes", "sources",
 )  # fmt: skip
 _SERVE_KEYS = (
     "logsource",
@@ -127,6 +127,7 @@ class Reader:
         self.whole = whole
         self.problems: list[Diagnostic] = []
         self.columns: dict[str, KqlType] = {}
+        self.elements: Node | None = None  # of serves that say nothing of their own
 
     def problem(self, code: str, message: str, node: Node | None, hint: str = "") -> None:
         span = Span(self.source, node.start, node.end) if node is not None else Span(self.source, 0, 1)
@@ -401,34 +402,25 @@ class Reader:
             **self.shared(form),
         )
 
-    def _elements(self, form: YamlMap, where: Expr[Column]) -> frozenset[str] | None:
-        """The names of a closed list: written out, or those of the EventIDs in `where` from a list that is shipped."""
-        node = form.get("elements")
-        if not isinstance(node, YamlScalar):
-            return frozenset(text for text, _ in self.texts(node, "`elements`")) if node is not None else None
-        lists = shipped_elements(self.text(node, "`elements`"))
-        if lists is None:
-            self.problem("E451", f"there is no list of elements `{node.text}`", node, "write the names out as a list")
+    def _elements(self, form: YamlMap, where: Expr[Column]) -> Elements | None:
+        """What the events have: names written out, or the list of a log, for the EventIDs in `where` or given here."""
+        node = form.get("elements") or self.elements
+        if node is None or isinstance(node, YamlList):
+            return Elements(frozenset(text for text, _ in self.texts(node, "`elements`"))) if node is not None else None
+        log, given = next(iter(node.values.items()), ("", node)) if isinstance(node, YamlMap) else ("", None)
+        log = log or self.text(node, "`elements`")
+        if not is_listed(log):
+            self.problem("E451", f"there is no list of elements `{log}`", node, "write the names out as a list")
             return None
-        ids = {leaf.test.value for leaf in leaves(where) if isinstance(leaf.test, Number)}
-        return frozenset(name for number, names in lists.items() if not ids or number in ids for name in names)
+        ids = {int(text) for text, item in self.texts(given, "`elements`") if self._is_number(text, item)}
+        ids |= {int(leaf.test.value) for leaf in leaves(where) if isinstance(leaf.test, Number)}
+        return Elements(log=log, ids=frozenset(ids) or None, channels=tuple(dict.fromkeys(texts_in(where))))
 
     def _is_number(self, text: str, node: Node) -> bool:
         if text.isdigit():
             return True
         self.problem("E451", f"`{text}` is no EventID", node)
         return False
-
-
-@cache
-def shipped_elements(name: str) -> Mapping[int, Sequence[str]] | None:
-    """`mappings/<name>.yml`: the elements of a provider's events, by EventID."""
-    path = mappings_folder() / f"{name}.yml"
-    if not is_word(name) or not path.is_file():
-        return None
-    (document,) = compose(Source(f"mappings/{name}.yml", path.read_text(encoding="utf-8")))
-    assert isinstance(document.root, YamlMap)
-    return {int(number): plain(node) for number, node in document.root.values.items()}
 
 
 def _items(node: Node | None) -> list[Node]:
@@ -486,6 +478,7 @@ def read_table(source: Source, target: str, whole: bool = True) -> Table:
         reader.problem("E453", f"`{name}` is no table name", values["table"])
     time = reader.text(values["time"], "`time`") if "time" in values else "TimeGenerated"
     reader.columns.setdefault(time, "datetime")
+    reader.elements = node.get("elements")
     table = Table(
         name,
         reader.columns,

@@ -17,6 +17,7 @@ from typing import Any
 from zlib import crc32
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean, frozen
+from sigma2kql.map.event_elements import is_element, known_elements
 from sigma2kql.map.field_places import Rows
 from sigma2kql.map.sources import data_sources
 from sigma2kql.map.table_file import read_table
@@ -180,8 +181,8 @@ def build_fields(target: str) -> dict[str, Any]:
             never = {name for name, one in {**table.fields, **serve.fields}.items() if one.never}
             known = {*serve.fields, *(name for name in table.fields if name not in serve.absent)} - never
             others = serve.others or table.others
-            names |= known | set((serve.elements or ()) if others else ())
-            names |= {OPEN} if others and serve.elements is None else set()
+            listed = known_elements(serve.elements) if serve.elements is not None else None
+            names |= known | (set() if others is None else {OPEN} if listed is None else listed)
             absent |= {name for name in (*never, *serve.absent, *table.absent) if name not in known}
         fields[path.stem] = [[list(key), sorted(n), sorted(a - n)] for key, (n, a) in sorted(rows.items(), key=repr)]
     return fields
@@ -266,6 +267,17 @@ def carries_field(target: str, table: str, logsource: LogSource, name: str) -> b
         name in names or (OPEN in names and name not in absent)
         for served, names, absent in _fields(target).get(table, ())
         if _covers(served, logsource)
+    )
+
+
+@cache
+def is_known(name: str) -> bool:
+    """Whether some event has a field of this name, or some shipped table."""
+    return is_element(name) or any(
+        name in names or name in absent
+        for target in target_names()
+        for rows in _fields(target).values()
+        for _, names, absent in rows
     )
 
 

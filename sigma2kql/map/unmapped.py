@@ -16,7 +16,7 @@ from sigma2kql.model.tree import Rule
 
 
 def refusal(
-    rule: Rule, target: Target, refused: list[tuple[Rows, Sigma2KqlError]], event_ids: set[int]
+    rule: Rule, target: Target, refused: list[tuple[Rows, Sigma2KqlError]], event_ids: frozenset[int]
 ) -> Sigma2KqlError:
     """Why no table carries the rule, which others were considered, and who would carry it."""
     if refused:
@@ -25,7 +25,7 @@ def refusal(
         found = dict.fromkeys(
             f"{rows.table.name}: {e.diagnostics[0].message}"
             for rows, e in refused
-            if rows.table.name != first.table.name
+            if rows.table.name != first.table.name and e.diagnostics[0].message != error.diagnostics[0].message
         )
         others = f"also considered: {'; '.join(found)}" if found else ""
         return Sigma2KqlError(
@@ -47,7 +47,7 @@ def _hints(problem: Diagnostic, rule: Rule, target: Target, rows: Rows) -> tuple
     if problem.code not in ("E402", "E414"):
         return (problem.hint,)
     name = problem.message.split("`")[1]
-    known = frozenset((*rows.serve.fields, *rows.table.fields, *(rows.serve.elements or ()))) - {name}
+    known = frozenset((*rows.serve.fields, *rows.table.fields)) - {name}
     tables = [
         f"{e.name} (target {t})"
         for t, e in carriers(rule.logsource, target.name)

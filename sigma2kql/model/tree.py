@@ -397,6 +397,7 @@ class FieldMap:
     default: Expr[Column] | None = None  # None: any other value can never match
     constant: str | None = None
     never: str = ""  # why no event of these rows has the field: it is missing in all of them
+    hint: str = ""  # which name may be meant, where it is `never`
     cases: tuple[tuple[Expr[Column], FieldMap], ...] = ()
     presence: tuple[Column, ...] = ()  # what emptiness is asked of, where that is not `columns`
     empty: str = ""  # the text that stands for a missing value (`-` in W3C logs), beside the empty one
@@ -405,6 +406,18 @@ class FieldMap:
     exactness: Exactness = "exact"
     why: str = ""
     span: Span | None = field(default=None, compare=False, repr=False)
+
+
+@frozen
+class Elements:
+    """The fields that the events of a log source have: written out, or those that the list of a log has for the
+    EventIDs `ids` (None: any that the log has) of `channels` (where the list is of several).
+    """
+
+    names: frozenset[str] = frozenset()
+    log: str = ""
+    ids: frozenset[int] | None = None
+    channels: tuple[str, ...] = ()
 
 
 @frozen
@@ -420,7 +433,7 @@ class Serve:
     fields: Mapping[str, FieldMap] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
     others: FieldMap | None = None
-    elements: frozenset[str] | None = None  # where stated, the only names that `others` takes
+    elements: Elements | None = None  # where stated, the only fields that its events have
     keywords: tuple[Column, ...] = ()
     exactness: Exactness = "exact"
     why: str = ""

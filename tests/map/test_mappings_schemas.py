@@ -20,7 +20,9 @@ from sigma2kql.model.tree import FieldMap, Table
 
 MAPPINGS = Path(__file__).resolve().parents[2] / "mappings"
 FILES = [
-    path for path in sorted(MAPPINGS.glob("*/*.yml")) if path.name != "target.yml" and path.parent.name != "deploy"
+    path
+    for path in sorted(MAPPINGS.glob("*/*.yml"))
+    if path.name != "target.yml" and path.parent.name not in ("deploy", "events")
 ]
 # Defender's portal names the time Timestamp, Sentinel's copy of the same table TimeGenerated.
 XDR_TIMES = {"Timestamp": "datetime", "TimeGenerated": "datetime"}

@@ -119,7 +119,7 @@ def test_a_malformed_file_of_events_fails_the_rule(rule: Path) -> None:
 
 
 def test_raw_windows_events_and_rows_of_the_table(rule: Path) -> None:
-    raw = {"Event": {"System": {"EventID": 1, "Channel": "c"}, "EventData": HIT}}
+    raw = {"Event": {"System": {"EventID": 1, "Channel": "Microsoft-Windows-Sysmon/Operational"}, "EventData": HIT}}
     row = {"TimeGenerated": "2025-01-01", "EventSchema": "ProcessEvent", "EventProduct": "Sysmon"}
     row |= {"TargetProcessName": HIT["Image"], "TargetProcessCommandLine": HIT["CommandLine"]}
     rule.with_name("tool.events.json").write_text(
@@ -168,7 +168,7 @@ def test_a_rule_that_is_not_converted_is_skipped_and_says_why(rule: Path) -> Non
     rule.write_text(RULE.replace("CommandLine|contains", "Nowhere|contains"))
     (one,) = results("-t", "asim", rule, "--generate")["results"]
     assert one["status"] == "skipped"
-    assert one["reason"].startswith("not converted: E402")
+    assert one["reason"].startswith("not converted: E414")
 
 
 def test_a_minimal_counterexample(rule: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from sigma2kql.model.tree import (
     Exists,
     Expr,
     Field,
+    FieldMap,
     Match,
     Null,
     Number,
@@ -71,9 +72,9 @@ class Notes:
         self.never.append((code, message, span, hint))
         return NEVER
 
-    def missing(self, field: Field, why: str, test: Test[Any], span: Span | None, hint: str = "") -> Expr[Column]:
+    def missing(self, field: Field, place: FieldMap, test: Test[Any], span: Span | None) -> Expr[Column]:
         """What a test comes to on a field that none of the events has, which is recorded: only emptiness holds."""
-        self.lacking.setdefault(field.name, (why, field.span or span, hint))
+        self.lacking.setdefault(field.name, (place.never, field.span or span, place.hint))
         return ALWAYS if isinstance(test, Null) or test == Text(()) else NEVER
 
 
