@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from sigma2kql.diagnostics.diagnostic import Source, did_you_mean
 from sigma2kql.map.transforms import ALWAYS, literal
 from sigma2kql.model.literals import is_word
 from sigma2kql.model.simplify import leaves
-from sigma2kql.model.tree import And, Elements, Expr, Field, FieldMap, LogSource, Match, Or, Text
+from sigma2kql.model.tree import And, Elements, Expr, Field, FieldMap, LogSource, Match, Not, Or, Text
 from sigma2kql.system.shipped_files import mappings_folder
 from sigma2kql.text.nodes import plain
 from sigma2kql.text.yaml_text import compose
@@ -151,8 +151,10 @@ def event_ids(where: Expr[Field]) -> Ids:
         case Or(items):
             each = [event_ids(item) for item in items]
             return frozenset().union(*(ids or () for ids in each)) if each and None not in each else None
-        case _:
+        case Not():
             return None
+        case _:
+            assert_never(where)
 
 
 # --------------------------------------------------------------------------------------------------------------------
