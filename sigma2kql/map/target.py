@@ -91,11 +91,11 @@ class Target:
         return tuple([self.entries[number] for number in sorted(found, key=key)])
 
     def after(self, logsource: LogSource, table: str) -> tuple[str, ...]:
-        """The tables of a log source that come behind one, each with that word for people."""
+        """The tables of a log source that come behind one of them, each with that word for people."""
         known = self._after.get((logsource, table))
         if known is None:
             names = [entry.name for entry in self.serving(logsource)]
-            later = names[names.index(table) + 1 :]
+            later = names[names.index(table) + 1 :] if table in names else []
             known = self._after[logsource, table] = tuple(f"{name}: later in the order of tables" for name in later)
         return known
 
