@@ -1,4 +1,4 @@
-"""Events of a file, one by one: NDJSON, JSON and API exports, YAML, CSV, Parquet, EVTX, each also as gz.
+"""Events of a file, one by one: NDJSON, JSON and API exports, YAML, CSV, Parquet, EVTX, XML, logs; also gz and zip.
 
 Place in the flow: before the engines and `sigma2kql test`, beside the loader of rules. Invariant: an event is a dict of
 plain values (str, int, float, bool, None, lists, dicts); whatever of a file cannot be read is said by a diagnostic, and
@@ -7,10 +7,12 @@ memory is bounded by `Limits`, not by the file.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cache
 from glob import escape
 from importlib.util import find_spec
@@ -23,6 +25,7 @@ from typing import IO, Any, cast
 
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, fail
 from sigma2kql.events.event_file import (
+    CHUNK,
     DEFAULT_LIMITS,
     Event,
     EventFile,
@@ -36,6 +39,9 @@ from sigma2kql.events.event_file import (
 )
 from sigma2kql.events.event_forms import EventForm, Recognised, recognise, sigma_fields
 from sigma2kql.events.records import UNREADABLE, decode, events_in, lines, read_json, read_ndjson
+from sigma2kql.events.text_logs import RECORD, WithoutRecords, is_log, read_log, read_zeek
+from sigma2kql.events.xml_events import read_xml
+from sigma2kql.events.zip_files import is_zip, members, unzipped
 from sigma2kql.system.child_process import ChildEnded, LineChild
 
 __all__ = [
@@ -61,6 +67,8 @@ SUFFIXES: dict[str, Kind] = {
     ".tsv": "csv",
     ".parquet": "parquet",
     ".evtx": "evtx",
+    ".xml": "xml",
+    ".log": "log",
 }
 YAML_BYTES = 8 << 20
 EVTX_HEADER, EVTX_CHUNK, EVTX_RECORD = 4096, 65536, 24  # bytes; a record has at least so many
@@ -75,14 +83,37 @@ def read_events(path: Path, limits: Limits = DEFAULT_LIMITS, report: Report | No
     file = EventFile(path, limits, report)
     with ExitStack() as stack:
         stream = stack.enter_context(unpacked(path, limits))
-        kind = _recognise_kind(path, cast("Any", stream).peek(4096))
+        head = cast("Any", stream).peek(4096)
+        if is_zip(head):
+            yield from _read_zip(file, limits, report)
+            return
+        kind = _recognise_kind(path, head)
         if kind in {"evtx", "parquet"}:
             source = path
             if _is_packed(path):
                 source = stack.enter_context(_spooled(stream))
             yield from (_read_evtx if kind == "evtx" else _read_parquet)(file, source)
         else:
-            yield from _TEXT_READERS[kind](file, as_utf8(stream, path))
+            text = as_utf8(stream, path)
+            if RECORD.match(head):
+                text = io.BufferedReader(WithoutRecords(text), CHUNK)
+            yield from _TEXT_READERS[kind](file, text)
+
+
+def _read_zip(file: EventFile, limits: Limits, report: Report | None) -> Iterator[Event]:
+    """The events of every event file in an archive, each with the member's name in its origin."""
+    for info in members(file, frozenset(SUFFIXES)):
+        try:
+            with unzipped(file.path, info, limits) as path:
+                for event in read_events(path, limits, report):
+                    rest = event.origin.removeprefix(str(path))
+                    yield replace(event, origin=f"{file.path}!{info.filename}{rest}")
+        except Sigma2KqlError as error:
+            if report is None:
+                raise
+            for found in error.diagnostics:
+                told = found.message.replace(str(Path(*file.path.parts[:-1])), "")
+                report(replace(found, message=f"{info.filename}: {told}", span=place(file.path)))
 
 
 def event_files(path: Path) -> list[Path]:
@@ -98,6 +129,8 @@ def event_files(path: Path) -> list[Path]:
 
 def _is_event_file(path: Path) -> bool:
     kind = SUFFIXES.get(_suffix(path))
+    if path.suffix.lower() == ".zip":
+        return True
     return kind is not None and (kind != "yaml" or ".events." in path.name)
 
 
@@ -134,15 +167,24 @@ def _recognise_kind(path: Path, head: bytes) -> Kind:
         if not head:
             raise fail("E663", f"{path} is empty", place(path))
         raise fail("E663", f"{path} does not begin as its extension says", place(path))
+    if head.startswith((b"#separator", b"#fields")):
+        return "zeek"
     if kind == "yaml" or kind == "csv":  # noqa: PLR1714 - the type checker reads this form
         return kind
     text = head.decode("utf-16" if head[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig", "replace").lstrip()
+    if RECORD.match(head):
+        text = text.partition("\n")[2].lstrip()
+        return "xml" if text[:1] == "<" else "json"
+    if text[:1] == "<":
+        return "xml"
     if text[:1] in {"{", "["} or (kind is not None and not text):
         first, end, rest = text.partition("\n")
         lines = bool(end and rest.strip()) and _is_json(first)
         return "ndjson" if kind == "ndjson" or lines else "json"
     if kind == "ndjson":
         return kind
+    if is_log(text):
+        return "log"
     if kind == "json":
         raise fail("E665", f"{path} does not begin as JSON does", place(path))
     raise fail("E660", f"{path} is no kind of event file", place(path), "known: " + ", ".join(sorted(SUFFIXES)))
@@ -238,7 +280,7 @@ def _read_csv(file: EventFile, stream: IO[bytes]) -> Iterator[Event]:
         if row is None:
             return
         if names is None:
-            names = row
+            names = [name.removesuffix(" [UTC]") for name in row]  # Log Analytics' portal says the zone
             if len(set(names)) < len(names):
                 raise fail("E665", "the header names a column twice", place(file.path, 1))
         elif len(row) == len(names):
@@ -261,6 +303,9 @@ _TEXT_READERS: dict[Kind, Callable[[EventFile, IO[bytes]], Iterator[Event]]] = {
     "json": read_json,
     "yaml": _read_yaml,
     "csv": _read_csv,
+    "xml": read_xml,
+    "log": read_log,
+    "zeek": read_zeek,
 }
 
 # --------------------------------------------------------------------------------------------------------------------

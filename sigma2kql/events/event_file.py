@@ -17,7 +17,7 @@ from typing import IO, Any, Literal, TypeAlias, cast
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, fail, frozen
 
-Kind: TypeAlias = Literal["ndjson", "json", "yaml", "csv", "parquet", "evtx"]
+Kind: TypeAlias = Literal["ndjson", "json", "yaml", "csv", "parquet", "evtx", "xml", "log", "zeek"]
 Report: TypeAlias = Callable[[Diagnostic], None]
 
 BAD_RECORDS = 20  # after so many unreadable records a file is given up

@@ -40,6 +40,8 @@ def log_source(data: Mapping[str, Any]) -> Source | None:
     path = data.get("_path")
     if isinstance(path, str) and path in ZEEK_PATHS and ("uid" in data or "ts" in data):
         return None, "zeek", path
+    if isinstance(data.get("SyslogMessage"), str) and "type" in data:
+        return None, "linux", "auditd"
     for names, source in _BY_NAMES:
         if all(_has(data, name) for name in names):
             return source

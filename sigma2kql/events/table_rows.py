@@ -185,10 +185,25 @@ def security_event(record: WindowsRecord) -> Row | None:
     return row
 
 
+def syslog(record: WindowsRecord) -> Row | None:
+    """The row of Syslog that Sysmon for Linux writes; None for an event of Windows."""
+    system = record.system
+    if system.get("Provider_Name") != "Linux-Sysmon":
+        return None
+    return {
+        "Computer": system.get("Computer"),
+        "HostName": system.get("Computer"),
+        "Facility": "user",
+        "ProcessName": "sysmon",
+        "SyslogMessage": record.line or f"<Event>{_xml_section(record)}</Event>",
+    }
+
+
 WRITERS: Mapping[str, Callable[[WindowsRecord], Row | None]] = {
     "WindowsEvent": windows_event,
     "Event": event,
     "SecurityEvent": security_event,
+    "Syslog": syslog,
 }
 
 

@@ -80,7 +80,10 @@ def _is_sections(data: Mapping[str, Any]) -> bool:
 
 def _sections(data: Mapping[str, Any]) -> WindowsRecord:
     event = data["Event"] if has_sections(data.get("Event")) else data
-    return _whole(from_sections(event), "Windows events")
+    record = from_sections(event)
+    if isinstance(line := data.get("SyslogMessage"), str):
+        record.line = line
+    return _whole(record, "Windows events")
 
 
 # --------------------------------------------------------------------------------------------------------------------

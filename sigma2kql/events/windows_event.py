@@ -45,6 +45,7 @@ class WindowsRecord:
     unnamed: list[str] = field(default_factory=list)
     wrapper: str = ""
     message: str = ""
+    line: str = ""  # the event as a line of syslog has it
 
     def fields(self) -> dict[str, Any]:
         """The event by Sigma's field names. A name that System and the data share is System's, but for those rules

@@ -206,6 +206,7 @@ class _Placer:
     def __init__(self, asked: Sequence[Asked], logsource: LogSource | None, done: Gathered) -> None:
         self.by_name = {name: one for one in asked for name in (one.name, one.table.name, one.table.builtin) if name}
         self.written = [(one, WRITERS[one.table.name]) for one in asked if one.table.name in WRITERS]
+        self.asked = [one for one in asked if one.serves]
         self.others = [one for one in asked if one.table.name not in WRITERS and one.serves]
         self.logsource = logsource
         self.done = done
@@ -230,9 +231,12 @@ class _Placer:
             found = [(one, made) for one, write in self.written if (made := write(record)) is not None]
             if self.others:
                 fields = generic_fields(record)
-                found += self._shaped(fields, self._logs_of(record))
+                found += self._shaped(fields, self._logs_of(record), self.others)
         elif (log := self.logsource or _log_of(data)) is not None:
-            moment, found = _when(data), list(self._shaped(sigma_fields(data), [log]))
+            moment, found = _when(data), list(self._shaped(sigma_fields(data), [log], self.asked))
+            line = data.get("SyslogMessage")
+            if isinstance(line, str):  # the row holds the line as it was written
+                found = [(one, {**row, "SyslogMessage": line}) for one, row in found]
         elif known.form is EventForm.TABLE_ROW:
             self._unplaced(f"are rows of {known.table}, which no rule stands on", event)
             return
@@ -275,10 +279,10 @@ class _Placer:
         return self._windows_table
 
     def _shaped(
-        self, fields: Mapping[str, Any], logs: Sequence[LogSource]
+        self, fields: Mapping[str, Any], logs: Sequence[LogSource], asked: Sequence[Asked]
     ) -> Iterator[tuple[Asked, Mapping[str, Any]]]:
         """The row of each table that carries a log source of the event; the fields of all its rules must be right."""
-        for one in self.others:
+        for one in asked:
             of_it = [
                 (serve, names)
                 for serve, names in one.serves

@@ -164,7 +164,7 @@ def raw_row(event: Mapping[str, Any], table: Table) -> Shaped:
         kind = table.columns.get(name)
         if kind is None:
             continue
-        held = typed(value, kind)
+        held = _parsed(value) if kind == "dynamic" else typed(value, kind)
         if held is MISSING:
             problems.append(f"column {name} is {kind} and cannot hold {value!r}")
             held = None
@@ -174,6 +174,16 @@ def raw_row(event: Mapping[str, Any], table: Table) -> Shaped:
     if not full.get(table.time):
         full[table.time] = _when(event)
     return Shaped(full, tuple(problems))
+
+
+def _parsed(value: Any) -> Any:
+    """What a dynamic column holds: an export as CSV has it as JSON text."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return None if value == "" else value
 
 
 # --------------------------------------------------------------------------------------------------------------------
