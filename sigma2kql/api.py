@@ -263,6 +263,8 @@ class Compiler:
         self.options = options
         self.target = target_of(options)
         self.choice = self._choice()
+        if self.choice is not None and self.choice.sources and not options.sources:
+            self.target = target_of(replace(options, sources=tuple(sorted(self.choice.sources))))
         self.builtin = options.builtin or (self.choice.builtin if self.choice is not None else False)
         self.documents = documents
         self.filters = [d for d in documents if isinstance(d, Filter)]
@@ -304,11 +306,15 @@ class Compiler:
 
     def _with_liveness(self, done: Compiled, choice: Choice) -> Compiled:
         """The result with what the workspace makes of it, and a warning where it finds nothing there."""
-        here = self._liveness(done, choice)
+        here = done.here or self._liveness(done, choice)
         if here is None or here.state == "live":
             return replace(done, here=here)
-        problems = [diagnostic("W420", reason, done.document.origin.span) for reason in here.reasons]
-        return replace(done, here=here, diagnostics=(*done.diagnostics, *problems))
+        where, dead = done.document.origin.span, here.state == "dead"
+        problems = [diagnostic("W421", r, where) if dead else diagnostic("W420", r, where) for r in here.reasons]
+        told = [
+            d for d in done.diagnostics if d.code != "W412" or self.options.sources
+        ]  # the profile's own word for it
+        return replace(done, here=here, diagnostics=(*told, *problems))
 
     def _liveness(self, done: Compiled, choice: Choice) -> Liveness | None:
         from sigma2kql.artifacts.kql_tokens import scan
@@ -409,6 +415,7 @@ class Compiler:
             mapped.passed_over,
             mapped.caveats,
             mapped.verdicts,
+            here=Liveness("dead", (mapped.dead,)) if mapped.dead and self.choice is not None else None,
         )
 
     def map(self, rule: Rule) -> Mapped:

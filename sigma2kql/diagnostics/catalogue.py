@@ -819,6 +819,12 @@ CATALOGUE: dict[str, Entry] = {
         "Its events have no such field: to Sigma it is missing, a test on it is false, the rest of the rule decides.",
         "Nothing is to be done; the rule is exact for this source.",
     ),
+    "W421": Entry(
+        "warning",
+        "the rule is dead in its table",
+        "No source writes what the rule asks of this table, in whatever workspace.",
+        "Use a table that can hold it (`explain` lists them), or mend the rule.",
+    ),
     "W410": Entry(
         "warning",
         "one value can never match",

@@ -80,6 +80,7 @@ class BySource(NamedTuple):
     problems: tuple[Problem, ...]
     reasons: tuple[str, ...]
     exact_for_one: bool
+    dead: str = ""  # why no source that writes the table can ever match, where that is so
 
     def diagnostics(self, place: Callable[[str], Span | None]) -> list[Diagnostic]:
         """The warnings, each where the rule asks for its field."""
@@ -134,7 +135,9 @@ def _judged(rows: Rows, named: Mapping[str, str], verdict: Verdict, table: str, 
         problems.append(Problem("W412", f"{table}: none of the sources that are said to be there writes it ({would})"))
     counted = {source: one for source, one in verdicts.items() if source in rows.assumed}
     exact = not counted or any(one == "exact" and source not in rows.rare for source, one in counted.items())
-    return BySource(worst((verdict, *counted.values())), verdicts, tuple(problems), tuple(reasons), exact)
+    every = (1 << len(rows.writers or ())) - 1
+    dead = f"{table}: no source that writes it has what the rule asks for" if every and not every & ~sets.never else ""
+    return BySource(worst((verdict, *counted.values())), verdicts, tuple(problems), tuple(reasons), exact, dead)
 
 
 def _listed(titles: Sequence[str]) -> str:

@@ -72,6 +72,7 @@ class Mapped:
     serve: Serve | None = None
     caveats: tuple[str, ...] = ()
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    dead: str = ""  # why no source can ever match, where that is so
     exact_for_one: bool = True  # on the rows of at least one source that is there: what makes a table worth choosing
     lacks: tuple[str, ...] = ()  # fields of the rule that none of its events has here
 
@@ -267,6 +268,7 @@ class _Mapper:
             serve=self._own_serve(),
             caveats=by_source.reasons,
             verdicts=by_source.verdicts,
+            dead=by_source.dead,
             exact_for_one=exactness == "exact" and by_source.exact_for_one,
             lacks=tuple([name for name in self.notes.lacking if name is not None]),
         )

@@ -6,13 +6,16 @@ means; where no table can find anything, the rule still converts, and is blind.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sigma2kql.diagnostics.diagnostic import frozen
 from sigma2kql.map.target import Target
 from sigma2kql.model.tree import Liveness, Query
+from sigma2kql.workspace.inspection import marks
 from sigma2kql.workspace.liveness import LIVE, liveness, standing
 from sigma2kql.workspace.profile import Profile
+
+ASIM = ("im", "_Im_")
 
 
 @frozen
@@ -21,6 +24,7 @@ class Choice:
 
     profile: Profile
     builtin: frozenset[str]
+    sources: frozenset[str]  # the data sources that the profile shows to be there; empty where it shows none
 
     def is_live(self, query: Query) -> bool:
         """Whether the query can find something, by what the profile says."""
@@ -40,7 +44,29 @@ class Choice:
 
 def choose_by(profile: Profile, target: Target) -> Choice:
     absent = [entry for entry in target.entries if entry.name in profile.absent]
-    return Choice(profile, frozenset(e.name for e in absent if e.load().builtin in profile.tables))
+    builtin = frozenset(e.name for e in absent if e.load().builtin in profile.tables)
+    return Choice(profile, builtin, frozenset(_sources(profile, target)))
+
+
+def _sources(profile: Profile, target: Target) -> Iterator[str]:
+    """Every data source of whose rows the profile knows, by tables of its own (ASIM's hold those of all)."""
+    known = marks()
+    for entry in target.entries:
+        table = profile.tables.get(entry.name)
+        if table is None or entry.name.startswith(ASIM) or not _flows(standing(entry.name, profile)):
+            continue
+        for source in entry.sources or ():
+            mark = known.get(source, {}).get(entry.name)
+            if mark is None or any(_bears(mark, dict(zip(table.by, one.values, strict=True))) for one in table.seen):
+                yield source
+
+
+def _bears(mark: Mapping[str, Sequence[str]], values: Mapping[str, str]) -> bool:
+    return all(values.get(column) in told for column, told in mark.items())
+
+
+def _flows(found: Liveness | None) -> bool:
+    return found is not None and found.state == "live"
 
 
 def all_of_them(found: Iterable[Liveness | None]) -> Liveness:

@@ -25,6 +25,9 @@ MOST_VALUES = 5_000  # combinations of values that are counted in one table
 COLUMNS = ("Table", "Kind", "Name", "Rows", "Last")
 
 
+Marks = Mapping[str, Mapping[str, Mapping[str, Sequence[str]]]]
+
+
 @frozen
 class Question:
     """One table or function, and the query that asks what is in it."""
@@ -36,11 +39,20 @@ class Question:
 @cache
 def counted_columns() -> Mapping[str, tuple[str, ...]]:
     """`mappings/workspace.yml`: by table, the columns whose values are names of a list, counted together."""
+    return {table: tuple(columns) for table, columns in _told()["values"].items()}
+
+
+def marks() -> Marks:
+    """`mappings/workspace.yml`: by data source and table, the values that tell its rows from those of others."""
+    return cast(Marks, _told()["marks"])
+
+
+@cache
+def _told() -> Mapping[str, Any]:
     text = (mappings_folder() / "workspace.yml").read_text(encoding="utf-8")
     (document,) = compose(Source("mappings/workspace.yml", text))
     assert document.root is not None
-    told = cast(dict[str, Any], plain(document.root))["values"]
-    return {table: tuple(columns) for table, columns in told.items()}
+    return cast(Mapping[str, Any], plain(document.root))
 
 
 def questions(target: Target, only: Sequence[str] = (), days: float = 7, sample: int = 10_000) -> Iterator[Question]:

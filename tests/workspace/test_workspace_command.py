@@ -150,3 +150,48 @@ def test_printed_queries_and_their_answers_make_a_profile() -> None:
 def test_a_wrong_call_says_what_is_wrong(args: tuple[str, ...], message: str) -> None:
     result = run("workspace", "inspect", *args)
     assert message in str(result.exception)
+
+
+@pytest.mark.usefixtures("home")
+def test_a_rule_that_no_source_can_ever_match_is_dead() -> None:
+    Path("mappings").mkdir()
+    Path("mappings/Proxy_CL.yml").write_text(
+        "table: Proxy_CL\ntarget: sentinel\ncolumns: {TimeGenerated: datetime, Agent_s: string}\n"
+        "sources: {cef: {never: {Agent_s: the appliance does not log it}}}\n"
+        "serves: [{logsource: {category: proxy}}]\nfields: {c-useragent: Agent_s}\n"
+    )
+    Path("rule.yml").write_text(
+        "title: t\nlogsource: {category: proxy}\ndetection:\n    s: {c-useragent: curl}\n    condition: s\n"
+    )
+    Path("workspace.yml").write_text(
+        "version: 1\nmade: 2026-11-29T12:00:00Z\ndays: 7\nsample: 100\ntables:\n"
+        "  Proxy_CL: {rows_a_day: 100, last: 2026-11-29T11:59:00Z}\n"
+    )
+    call = ("convert", "--profile", "workspace.yml", "--mappings", "mappings", "--table", "Proxy_CL", "-f", "ndjson")
+    (done,) = records(run(*call, "rule.yml"))
+    assert (done["here"], done["here_reasons"]) == (
+        "dead",
+        ["Proxy_CL: no source that writes it has what the rule asks for"],
+    )
+    assert "W421" in [d["code"] for d in done["diagnostics"]]
+
+
+@pytest.mark.usefixtures("home")
+def test_the_verdict_counts_the_sources_that_are_there() -> None:
+    """Defender's rows hold the name on disk where Sysmon's hold the original one: without Defender it is exact."""
+    Path("rule.yml").write_text(
+        "title: t\nlogsource: {product: windows, category: process_creation}\ndetection:\n"
+        "    s: {OriginalFileName: x.exe}\n    condition: s\n"
+    )
+    rows = "rows_a_day: 100, last: 2026-11-29T11:59:00Z"
+    sysmon = 'values: [{is: [Microsoft-Windows-Sysmon/Operational, Microsoft-Windows-Sysmon, "1"], rows: 700}]'
+    text = (
+        "version: 1\nmade: 2026-11-29T12:00:00Z\ndays: 7\nsample: 100\ntables:\n"
+        f"  Event: {{{rows}, by: [EventLog, Source, EventID], {sysmon}}}\n  imProcessCreate: {{{rows}}}\n"
+    )
+    Path("workspace.yml").write_text(text)
+    (done,) = records(run("convert", "--profile", "workspace.yml", "-f", "ndjson", "rule.yml"))
+    assert (done["table"], done["verdict"], done["here"]) == ("imProcessCreate", "exact", "live")
+    Path("workspace.yml").write_text(text + f"  DeviceProcessEvents: {{{rows}}}\n")
+    (done,) = records(run("convert", "--profile", "workspace.yml", "-t", "asim", "-f", "ndjson", "rule.yml"))
+    assert done["verdicts"]["defender-endpoint"] == "narrower"
