@@ -148,13 +148,16 @@ def load_input(one: Input) -> tuple[Document, ...]:
     except Sigma2KqlError as error:
         problems = error.diagnostics
     except Exception as error:
-        problems = (_fault(error, Span(Source(one.path, ""), 0, 0)),)
+        problems = (fault(error, Span(Source(one.path, ""), 0, 0)),)
     source = problems[0].span.source if problems[0].span else Source(one.path, "")
     return (Broken(Origin(source, 0, Span(source, 0, 0)), Metadata(), problems),)
 
 
-def _fault(error: Exception, where: Span) -> Diagnostic:
-    """A fault of our own, which must not cost the other documents; raised again where its place is asked for."""
+def fault(error: Exception, where: Span) -> Diagnostic:
+    """A fault of our own, which must not cost the other documents; raised again where its place is asked for.
+
+    Every command takes one document at a time into a `try` that ends in this (`tests/cli/test_faults.py`).
+    """
     if os.environ.get("SIGMA2KQL_DEBUG"):
         raise error
     hint = "please report it with the rule; SIGMA2KQL_DEBUG=1 shows where it happened"
@@ -289,7 +292,7 @@ class Compiler:
     def compile(self, document: Document) -> Compiled:
         """One document. Never raises for what the document says."""
         try:
-            done = self._compile(document)
+            return self._finished(self._compile(document))
         except Sigma2KqlError as error:
             warnings = getattr(document, "warnings", ())
             return Compiled(document, self.target.name, diagnostics=(*_placed(error.diagnostics, document), *warnings))
@@ -297,7 +300,10 @@ class Compiler:
             where = document.origin.span
             return Compiled(document, self.target.name, diagnostics=(diagnostic("E106", "nested too deeply", where),))
         except Exception as error:
-            return Compiled(document, self.target.name, diagnostics=(_fault(error, document.origin.span),))
+            return Compiled(document, self.target.name, diagnostics=(fault(error, document.origin.span),))
+
+    def _finished(self, done: Compiled) -> Compiled:
+        """What is said of a result as a whole: its length, what the workspace makes of it, whether it may be lossy."""
         if done.kql is not None and self.target.limits.characters is not None:
             done = self._measured(done, done.kql, self.target.limits.characters)
         if self.choice is not None:

@@ -17,6 +17,7 @@ from sigma2kql.artifacts.kql_tokens import Scan, scan
 from sigma2kql.artifacts.product_tables import asim_schema, facts
 from sigma2kql.artifacts.query_columns import Output
 from sigma2kql.artifacts.settings import Settings, loose
+from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Span, diagnostic, frozen
 from sigma2kql.model.simplify import leaves
 from sigma2kql.model.tree import Compiled, Correlation, Document, NativeQuery, Recurrence
@@ -32,7 +33,7 @@ class Notes:
         self.span = span
         self.found: list[Diagnostic] = []
 
-    def say(self, code: str, message: str, hint: str = "") -> None:
+    def say(self, code: Code, message: str, hint: str = "") -> None:
         self.found.append(diagnostic(code, message, self.span, hint))
 
     def stop(self) -> None:

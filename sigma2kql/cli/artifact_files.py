@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 import click
 
-from sigma2kql.api import Input, Options, prepare_artifact, refuse_format
+from sigma2kql.api import Input, Options, fault, prepare_artifact, refuse_format
 from sigma2kql.artifacts.artifact_text import Piece, assemble, companions, file_name, render
 from sigma2kql.artifacts.formats import FORMATS
 from sigma2kql.artifacts.settings import Settings, merge, merge_rule
@@ -86,6 +86,9 @@ def _prepared(
         piece = render(prepared.artifact, form, settings)
     except Sigma2KqlError as error:
         report.fail(done, error.diagnostics)
+        return []
+    except Exception as error:
+        report.fail(done, [fault(error, done.document.origin.span)])
         return []
     report.show(prepared.diagnostics)
     return [_Ready(one, done.document.meta.title, piece)]

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from sigma2kql import deploy
-from sigma2kql.api import Options, compile_inputs, prepare_artifact, read_inputs, service_of
+from sigma2kql.api import Options, compile_inputs, fault, prepare_artifact, read_inputs, service_of
 from sigma2kql.artifacts.settings import Settings, merge, merge_rule
 from sigma2kql.cli.artifact_files import folder_settings
 from sigma2kql.cli.shared_options import (
@@ -237,6 +237,8 @@ def _want(
         _once(made, seen)
     except Sigma2KqlError as error:
         work.report.fail(done, error.diagnostics)
+    except Exception as error:
+        work.report.fail(done, [fault(error, span)])
     else:
         work.report.show(prepared.diagnostics)
         work.wanted += made

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, assert_never
 
 import click
 
-from sigma2kql.api import Options, compile_inputs, read_inputs
+from sigma2kql.api import Options, compile_inputs, fault, read_inputs
 from sigma2kql.cli.shared_options import load_config, make_options
 from sigma2kql.diagnostics.catalogue import CATALOGUE
 from sigma2kql.diagnostics.diagnostic import did_you_mean
-from sigma2kql.diagnostics.render import as_text, printable
+from sigma2kql.diagnostics.render import as_text, printable, render
 from sigma2kql.model.simplify import simplify
 from sigma2kql.model.tree import And, Compiled, Expr, Match, Not, Or, Rule
 from sigma2kql.model.words import in_words
@@ -35,13 +36,18 @@ def command(what: str, **given: Any) -> int:
     options = make_options(load_config(given["config"]), given)
     failed = False
     for number, (_, done) in enumerate(compile_inputs(read_inputs([what]), options)):
-        click.echo(("\n" if number else "") + _rule(done, options))
+        try:
+            text = _rule(done, options)
+        except Exception as error:
+            done = replace(done, diagnostics=(fault(error, done.document.origin.span),))  # noqa: PLW2901
+            text = render(done.diagnostics, "text")
+        click.echo(("\n" if number else "") + text)
         failed = failed or any(d.severity == "error" for d in done.diagnostics)
     return 1 if failed else 0
 
 
 def _code(code: str) -> int:
-    entry = CATALOGUE.get(code)
+    entry = next((entry for known, entry in CATALOGUE.items() if known == code), None)
     if entry is None:
         raise click.UsageError(f"unknown code `{code}` {did_you_mean(code, CATALOGUE)}".strip())
     click.echo(f"{code} ({entry.severity}): {entry.title}\n\nWhy: {entry.why}\nHow to fix: {entry.fix}")

@@ -16,7 +16,7 @@ import click
 
 from sigma2kql.api import STANDARD_INPUT, Options
 from sigma2kql.cli.config import Config, find_config, read_config
-from sigma2kql.diagnostics.catalogue import CATALOGUE
+from sigma2kql.diagnostics.catalogue import CATALOGUE, Code
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Source
 from sigma2kql.diagnostics.render import printable, render
 from sigma2kql.model.tree import Compiled
@@ -266,7 +266,7 @@ class Report:
     documents: int = 0
     failed: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
-    codes: Counter[str] = field(default_factory=Counter)
+    codes: Counter[Code] = field(default_factory=Counter)
     warnings: int = 0
     here: Counter[str] = field(default_factory=Counter)  # live, blind, dead: in the workspace of a profile
     missing: Counter[str] = field(default_factory=Counter)  # why rules are blind

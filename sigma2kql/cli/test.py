@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from sigma2kql.api import Compiler, Input, Options, load_input, read_inputs
+from sigma2kql.api import Compiler, Input, Options, fault, load_input, read_inputs
 from sigma2kql.cli.shared_options import compile_options, load_config, make_options, progress, standard_input, use_color
 from sigma2kql.cli.summary import summarise_test, summary_option
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError
@@ -116,10 +116,14 @@ def subjects_with_events(
         rules = sum(isinstance(document, Rule | Correlation) for document in documents)
         for document in documents:
             done = compiler.compile(document)
-            subject = _mapped(compiler, document, done)
-            path, meta = document.origin.source.path, document.meta
-            correlates = isinstance(document, Correlation)
-            stated = streams_for(path, meta) if correlates else stated_for(path, meta, rules > 1, attacks)
+            try:
+                subject = _mapped(compiler, document, done)
+                path, meta = document.origin.source.path, document.meta
+                correlates = isinstance(document, Correlation)
+                stated = streams_for(path, meta) if correlates else stated_for(path, meta, rules > 1, attacks)
+            except Exception as error:
+                yield Subject(replace(done, diagnostics=(fault(error, document.origin.span),)))
+                continue
             yield replace(
                 subject,
                 events=stated.events + hunted,

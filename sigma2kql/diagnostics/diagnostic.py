@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, Literal, TypeVar, cast, dataclass_transform
 
-from sigma2kql.diagnostics.catalogue import CATALOGUE
+from sigma2kql.diagnostics.catalogue import CATALOGUE, Code
 
 Severity = Literal["error", "warning", "info"]
 
@@ -90,7 +90,7 @@ class Span:
 class Diagnostic:
     """One finding: a code of the catalogue, a sentence about this input, its place and how to mend it."""
 
-    code: str
+    code: Code
     message: str
     span: Span | None = None
     hint: str = ""
@@ -117,8 +117,8 @@ class Diagnostic:
         }
 
 
-def diagnostic(code: str, message: str, span: Span | None = None, hint: str = "") -> Diagnostic:
-    """A diagnostic with the severity that the catalogue gives its code. Raises KeyError for an unknown code."""
+def diagnostic(code: Code, message: str, span: Span | None = None, hint: str = "") -> Diagnostic:
+    """A diagnostic with the severity that the catalogue gives its code."""
     return Diagnostic(code, message, span, hint, CATALOGUE[code].severity)
 
 
@@ -130,7 +130,7 @@ class Sigma2KqlError(Exception):
         super().__init__("; ".join(f"{d.code}: {d.message}" for d in self.diagnostics))
 
 
-def fail(code: str, message: str, span: Span | None = None, hint: str = "") -> Sigma2KqlError:
+def fail(code: Code, message: str, span: Span | None = None, hint: str = "") -> Sigma2KqlError:
     """An exception with one diagnostic, to be raised by the caller."""
     return Sigma2KqlError((diagnostic(code, message, span, hint),))
 

@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, TypeVar
 
+from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, fail, frozen
 from sigma2kql.engines import functions, ip, row_functions as serial
 from sigma2kql.engines.rewrites import Parameters, nesting, rewrite
@@ -296,7 +297,7 @@ class Engine:
             raise fail("E601", f"this engine cannot read the query ({type(error).__name__}: {error})") from None
 
     @contextmanager
-    def reporting(self, code: str, what: str) -> Iterator[None]:
+    def reporting(self, code: Code, what: str) -> Iterator[None]:
         """DuckDB's errors as ours."""
         duckdb = _require()
         try:

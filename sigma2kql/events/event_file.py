@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, cast
 
+from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, fail, frozen
 
 Kind: TypeAlias = Literal["ndjson", "json", "yaml", "csv", "parquet", "evtx", "xml", "log", "zeek"]
@@ -56,7 +57,7 @@ class EventFile:
         self.path, self.limits, self._report = path, limits, report
         self._bad = 0
 
-    def bad(self, code: str, message: str, line: int | None = None) -> None:
+    def bad(self, code: Code, message: str, line: int | None = None) -> None:
         """Reports an unreadable record and goes on; raises where nobody listens, and E666 after too many of them."""
         found = diagnostic(code, message, place(self.path, line))
         if self._report is None:

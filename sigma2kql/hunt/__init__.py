@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
+from sigma2kql.api import fault
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, frozen
 from sigma2kql.engines.remote import RemoteEngine, Rows, TimeRange
 from sigma2kql.model.tree import Compiled
@@ -51,6 +52,9 @@ def hunt(
             if error.diagnostics[0].code in FATAL:
                 raise
             return Outcome(done, None, placed(error.diagnostics, done), time.perf_counter() - started)
+        except Exception as error:
+            told = (fault(error, done.document.origin.span),)
+            return Outcome(done, None, told, time.perf_counter() - started)
         return Outcome(done, rows, placed(rows.notices, done), time.perf_counter() - started)
 
     if jobs <= 1:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
-from sigma2kql.api import Compiler, Options
+from sigma2kql.api import Compiler, Options, fault
 from sigma2kql.events.table_rows import WRITERS
 from sigma2kql.hunt.gather import Asked
 from sigma2kql.lint.judge import as_compiled
@@ -68,24 +68,38 @@ def plan_queries(documents: Sequence[Document], choices: Sequence[Options], wide
         queries: tuple[Compiled, ...] = (done,) if done.kql is not None else ()
         names: tuple[str, ...] = ()
         if not any(d.severity == "error" for d in done.diagnostics):
-            match document:
-                case Rule():
-                    all_columns = wide or bool({document.meta.id, document.meta.name} & fed)  # which it groups by
-                    if done.kql is not None:
-                        queries = (done, *compiler.further(document))
-                    for one in queries or (done,):
-                        names = (_ask_for_rule(made.asked, compiler, document, one, all_columns),)
-                case NativeQuery():
-                    names = tuple(_ask_for_query(made.asked, compiler, document.query))
-                case Correlation():
-                    names = tuple((done.table or "").split(", "))
-                case Filter() | Broken():
-                    pass
-                case _:
-                    assert_never(document)
+            grouped = bool({document.meta.id, document.meta.name} & fed)  # a correlation groups by more columns
+            try:
+                queries, names = _asks(made.asked, compiler, document, done, wide or grouped)
+            except Exception as error:
+                made.results[-1] = replace(done, kql=None, diagnostics=(fault(error, document.origin.span),))
+                queries = ()
         made.queries.append(queries)
         made.stands_on.append(names)
     return made
+
+
+def _asks(
+    asked: dict[str, Asked], compiler: Compiler, document: Document, done: Compiled, wide: bool
+) -> tuple[tuple[Compiled, ...], tuple[str, ...]]:
+    """The queries of a result and the tables that it stands on, asked for with the columns that it reads."""
+    queries: tuple[Compiled, ...] = (done,) if done.kql is not None else ()
+    names: tuple[str, ...] = ()
+    match document:
+        case Rule():
+            if done.kql is not None:
+                queries = (done, *compiler.further(document))
+            for one in queries or (done,):
+                names = (_ask_for_rule(asked, compiler, document, one, wide),)
+        case NativeQuery():
+            names = tuple(_ask_for_query(asked, compiler, document.query))
+        case Correlation():
+            names = tuple((done.table or "").split(", "))
+        case Filter() | Broken():
+            pass
+        case _:
+            assert_never(document)
+    return queries, names
 
 
 def compile_one(compiler: Compiler, document: Document) -> Compiled:

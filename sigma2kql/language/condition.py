@@ -13,6 +13,7 @@ from functools import cache, lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
+from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Source, did_you_mean
 from sigma2kql.model.tree import And, Expr, Field, Not, Or
 from sigma2kql.text.nodes import Fault, YamlScalar
@@ -368,7 +369,7 @@ class _Resolver:
         self.used.update(reached)
         return _joined("and" if tree.quantifier == "all" else "or", [self.names[name] for name in reached])
 
-    def fault(self, code: str, message: str, start: int, end: int, name: str) -> None:
+    def fault(self, code: Code, message: str, start: int, end: int, name: str) -> None:
         """Note what is wrong, with the closest identifier; nobody reads the hundredth mistake in one condition."""
         if len(self.faults) < MAX_FAULTS:
             self.faults.append(Fault(code, message, start, end, self.closest(name) if name else ""))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 
+from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Source, Span, diagnostic
 from sigma2kql.language.modifiers import KEYWORD, NO_MODIFIERS, Chain, Refused, read_chain, read_test
 from sigma2kql.language.strings import unescape, within
@@ -34,7 +35,7 @@ class DetectionReader:
         self.problems = problems
         self.expands = False
 
-    def report(self, code: str, message: str, at: Span, hint: str = "") -> None:
+    def report(self, code: Code, message: str, at: Span, hint: str = "") -> None:
         self.problems.append(diagnostic(code, message, at, hint))
 
     def read(self, node: YamlNode) -> Expr[Field] | None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Span, did_you_mean, frozen
 from sigma2kql.language.strings import CLOSE, OPEN, hold, unescape, within
 from sigma2kql.model.text_shapes import join_parts
@@ -53,7 +54,7 @@ Draft: TypeAlias = "Test[Field] | Encoded | tuple[Text, ...]"  # a tuple holds a
 class Refused(Exception):  # noqa: N818  it is an answer, not a failure of the program
     """A value that a modifier does not take; the caller knows its place."""
 
-    def __init__(self, code: str, message: str, hint: str = "") -> None:
+    def __init__(self, code: Code, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message

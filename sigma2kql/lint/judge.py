@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sigma2kql.api import find_files
+from sigma2kql.api import fault, find_files
+from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic
 from sigma2kql.engines.kusto_language import FunctionSchema, KqlCheck, KqlProblem, KqlSchema
 from sigma2kql.kql.query import NO_LIMITS
@@ -52,16 +53,19 @@ def lint(documents: Sequence[Document]) -> list[tuple[Diagnostic, ...]]:
     first_title: dict[str, Document] = {}
     found = []
     for document in documents:
-        if isinstance(document, Broken | NativeQuery):
-            found.append(tuple(_repeated(document, first_id, "id", "W241")))
-            continue
-        notes = [*_repeated(document, first_id, "id", "W241"), *_repeated(document, first_title, "title", "W242")]
-        feeds = bool({document.meta.id, document.meta.name} & fed)
-        found.append((*notes, *_missing(document, feeds), *_told(document)))
+        try:
+            notes = [*_repeated(document, first_id, "id", "W241")]
+            if not isinstance(document, Broken | NativeQuery):
+                feeds = bool({document.meta.id, document.meta.name} & fed)
+                notes += [*_repeated(document, first_title, "title", "W242"), *_missing(document, feeds)]
+                notes += _told(document)
+        except Exception as error:
+            notes = [fault(error, document.origin.span)]
+        found.append(tuple(notes))
     return found
 
 
-def _repeated(document: Document, first: dict[str, Document], key: str, code: str) -> Iterator[Diagnostic]:
+def _repeated(document: Document, first: dict[str, Document], key: str, code: Code) -> Iterator[Diagnostic]:
     value: str | None = getattr(document.meta, key)
     if not value:
         return
@@ -186,10 +190,19 @@ def judge(
     span = done.document.origin.span
     try:
         problems = check.check(done.kql)
+        return _judged(done, problems, prefiltered, limits)
     except Sigma2KqlError as error:
         return tuple(d if d.span else replace(d, span=_key(done.document, "title")) for d in error.diagnostics)
-    if not problems:
+    except Exception as error:
+        return (fault(error, span),)
+
+
+def _judged(
+    done: Compiled, problems: Sequence[KqlProblem], prefiltered: bool, limits: QueryLimits
+) -> tuple[Diagnostic, ...]:
+    if not problems or done.kql is None:
         return ()
+    span = done.document.origin.span
     native = isinstance(done.document, NativeQuery)
     place = _native_place(done.document, done.kql) if native else _rule_place(done, prefiltered, limits)
     told = [_finding(p, done.kql, place, native) for p in problems if not (native and p.code in _ARGUMENTS)]
@@ -197,7 +210,7 @@ def judge(
 
 
 def _finding(problem: KqlProblem, kql: str, place: Callable[[int, int], Span], native: bool) -> Diagnostic:
-    code = "E690" if problem.severity == "error" else "W690"
+    code: Code = "E690" if problem.severity == "error" else "W690"
     if problem.severity == "error" and native:
         code = "W691" if problem.code in _UNKNOWN_NAMES else "E691"
     stop = problem.start + problem.length

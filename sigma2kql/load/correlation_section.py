@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, assert_never, get_args
 
+from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Source, Span, diagnostic, did_you_mean
 from sigma2kql.model.tree import CorrelationType, Reference, Threshold
 from sigma2kql.text.nodes import Fault, YamlList, YamlMap, YamlNode, YamlScalar, locate, span
@@ -63,7 +64,7 @@ class CorrelationReader:
         self.condition(section)
         return section
 
-    def report(self, code: str, message: str, node: YamlNode, hint: str = "") -> None:
+    def report(self, code: Code, message: str, node: YamlNode, hint: str = "") -> None:
         self.problems.append(diagnostic(code, message, span(self.source, node), hint))
 
     def required(self, name: str) -> YamlNode | None:
@@ -84,7 +85,7 @@ class CorrelationReader:
         self.report("E231", f"`{text}` is not a type of correlation" if text else "`type` must be text", node, hint)
         return None
 
-    def references(self, name: str, code: str, required: bool) -> tuple[Reference, ...]:
+    def references(self, name: str, code: Code, required: bool) -> tuple[Reference, ...]:
         node = self.required(name) if required else self.node.get(name)
         return read_references(self.source, name, node, code, self.problems, may_be_empty=not required)
 
@@ -228,7 +229,7 @@ def read_references(
     source: Source,
     name: str,
     node: YamlNode | None,
-    code: str,
+    code: Code,
     problems: list[Diagnostic],
     *,
     may_be_empty: bool = False,

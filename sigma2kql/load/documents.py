@@ -11,6 +11,7 @@ import re
 from codecs import BOM_UTF8
 from typing import Any, Literal
 
+from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Source, Span, diagnostic, did_you_mean, fail, frozen
 from sigma2kql.language.condition import read_condition
 from sigma2kql.language.detection import DetectionReader
@@ -241,7 +242,7 @@ class _Reader:
             self.report("E112", "the document is neither a Sigma document nor a Microsoft query", at, hint)
         return self.broken("detection", Metadata())
 
-    def report(self, code: str, message: str, at: Span, hint: str = "") -> None:
+    def report(self, code: Code, message: str, at: Span, hint: str = "") -> None:
         self.problems.append(diagnostic(code, message, at, hint))
 
     def failed(self) -> bool:

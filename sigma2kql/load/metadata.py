@@ -13,6 +13,7 @@ from functools import lru_cache
 from sys import intern
 from typing import Any
 
+from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Source, Span, diagnostic, did_you_mean
 from sigma2kql.model.tree import LogSource, Metadata
 from sigma2kql.text.nodes import YamlList, YamlMap, YamlNode, YamlScalar, plain, span
@@ -71,7 +72,7 @@ class MetadataReader:
             self.warn("W201", "the document has no title", Span(self.source, start, start + 1))
         return Metadata(custom=custom, **values)
 
-    def warn(self, code: str, message: str, at: Span, hint: str = "") -> None:
+    def warn(self, code: Code, message: str, at: Span, hint: str = "") -> None:
         self.problems.append(diagnostic(code, message, at, hint))
 
     def text(self, key: str, node: YamlNode) -> str | None:

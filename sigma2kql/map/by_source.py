@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, assert_never
 
+from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Span, diagnostic
 from sigma2kql.map.field_places import Rows
 from sigma2kql.map.sources import title_of
@@ -29,7 +30,7 @@ from sigma2kql.model.tree import (
     Verdict,
 )
 
-_CODES: Mapping[Verdict, str] = {"narrower": "W406", "broader": "W407"}
+_CODES: Mapping[Verdict, Code] = {"narrower": "W406", "broader": "W407"}
 _WORSE: dict[Verdict, int] = {"exact": 0, "broader": 1, "narrower": 2}
 Fills = Mapping[str, Sequence[tuple[int, Filling]]]  # column -> (bit of a source, what it puts there)
 
@@ -64,7 +65,7 @@ _PLAIN = _Sets()
 class Problem(NamedTuple):
     """A warning without its place: code, message, the rule's field that it is about (empty: none), a hint."""
 
-    code: str
+    code: Code
     message: str
     field: str = ""
     hint: str = ""
@@ -108,7 +109,7 @@ def _judged(rows: Rows, named: Mapping[str, str], verdict: Verdict, table: str, 
     if rows.writers == ():
         return _unfilled(rows, table)
     verdicts: dict[str, Verdict] = {}
-    found: dict[tuple[str, str, str], list[str]] = {}  # code, sentence, field -> the sources that it is true of
+    found: dict[tuple[Code, str, str], list[str]] = {}  # code, sentence, field -> the sources that it is true of
     reasons: dict[str, None] = {}
     for number, writer in enumerate(rows.writers or ()):
         bit = 1 << number
@@ -144,7 +145,7 @@ def _listed(titles: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(titles[:-1]), titles[-1])))
 
 
-def _problem(code: str, table: str, sources: str, text: str, name: str) -> Problem:
+def _problem(code: Code, table: str, sources: str, text: str, name: str) -> Problem:
     match code:
         case "W406":
             message = f"narrower on rows of {sources}: {text}"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, assert_never, cast, get_args
 
+from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean
 from sigma2kql.language.detection import read_detection
 from sigma2kql.map.accessors import OTHERS, accessor
@@ -129,7 +130,7 @@ class Reader:
         self.columns: dict[str, KqlType] = {}
         self.elements: Node | None = None  # of serves that say nothing of their own
 
-    def problem(self, code: str, message: str, node: Node | None, hint: str = "") -> None:
+    def problem(self, code: Code, message: str, node: Node | None, hint: str = "") -> None:
         span = Span(self.source, node.start, node.end) if node is not None else Span(self.source, 0, 1)
         self.problems.append(diagnostic(code, message, span, hint))
 

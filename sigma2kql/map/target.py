@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean, frozen
 from sigma2kql.map.event_elements import is_element, known_elements
 from sigma2kql.map.field_places import Rows
@@ -359,7 +360,7 @@ def _check_names(
         raise Sigma2KqlError(problems)
 
 
-def _unknown(code: str, message: str, name: str, known: Iterable[str]) -> Diagnostic:
+def _unknown(code: Code, message: str, name: str, known: Iterable[str]) -> Diagnostic:
     names = list(known)
     few = f"known: {', '.join(names)}" if len(names) < _FEW else ""
     return diagnostic(code, message, None, did_you_mean(name, names) or few)

@@ -13,8 +13,10 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, assert_never
 
+from sigma2kql.api import fault
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError
 from sigma2kql.model.simplify import leaves
 from sigma2kql.model.tree import (
@@ -88,21 +90,32 @@ def _prove_chunk(subjects: Sequence[Subject], count: int, seed: str) -> list[Res
             continue
         if subject.feeds:
             started = time.perf_counter()
-            results[number] = replace(prove_correlation(subject, count, seed), seconds=time.perf_counter() - started)
+            result = _surely(subject, partial(prove_correlation, subject, count, seed))
+            results[number] = replace(result, seconds=time.perf_counter() - started)
             continue
         assert subject.table is not None
         assert subject.compiled.query is not None
-        rows, notes = rows_of(subject, count, seed)
+        try:
+            rows, notes = rows_of(subject, count, seed)
+        except Exception as error:
+            results[number] = _faulted(subject, error)
+            continue
         name = subject.compiled.query.table
         by_table.setdefault(name, []).append((number, subject, rows, notes))
         tables[name] = subject.table
     if by_table:
         with _Bench() as bench:
             for name, members in by_table.items():
-                bench.load(name, tables[name].columns, {n: [case.row for case in rows] for n, _, rows, _ in members})
+                groups = {n: [case.row for case in rows] for n, _, rows, _ in members}
+                try:
+                    bench.load(name, tables[name].columns, groups)
+                except Exception as error:
+                    results = [_faulted(subjects[n], error) if n in groups else r for n, r in enumerate(results)]
+                    continue
                 for number, subject, rows, notes in members:
                     started = time.perf_counter()
-                    result = _run(subject, rows, notes, bench, number, bool(count))
+                    run = partial(_run, subject, rows, notes, bench, number, bool(count))
+                    result = _surely(subject, run)
                     results[number] = replace(result, seconds=time.perf_counter() - started)
     return [result for result in results if result is not None]
 
@@ -151,9 +164,24 @@ class _Bench:
         return bool(self.engine.matching(kql, NUMBER))
 
 
+def _surely(subject: Subject, run: Callable[[], Result]) -> Result:
+    """The result of one rule; a fault of our own is its failure, and the others are judged all the same."""
+    try:
+        return run()
+    except Exception as error:
+        return _faulted(subject, error)
+
+
+def _faulted(subject: Subject, error: Exception) -> Result:
+    found = fault(error, subject.compiled.document.origin.span)
+    return outcome(subject, "failed", f"{found.code} {found.message}")
+
+
 def _skipped(subject: Subject) -> Result | None:
     compiled = subject.compiled
     errors = [d for d in compiled.diagnostics if d.severity == "error"]
+    if errors and errors[0].code == "E899":
+        return outcome(subject, "failed", f"E899 {errors[0].message}")
     if errors:
         return outcome(subject, "skipped", f"not converted: {errors[0].code} {errors[0].message}")
     if compiled.kql is None:

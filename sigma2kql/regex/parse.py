@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import NoReturn
+from typing import Final, NoReturn
 
+from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.regex.pattern import (
     Char,
     Choice,
@@ -37,7 +38,7 @@ class RegexProblem(Exception):  # noqa: N818 - the loader's word for it; a Diagn
     `code` is that of the diagnostic: E520 not regular, E521 malformed or unknown, E522 too large.
     """
 
-    def __init__(self, construct: str, offset: int, end: int, hint: str = "", code: str = "E521") -> None:
+    def __init__(self, construct: str, offset: int, end: int, hint: str = "", code: Code = "E521") -> None:
         super().__init__(construct)
         self.code = code
         self.construct = construct
@@ -81,7 +82,8 @@ _EDGES = {
 }
 # \h of PCRE; Unicode's horizontal white space
 _BLANKS = (*((c, c) for c in "\t \xa0\u1680\u180e\u202f\u205f\u3000"), ("\u2000", "\u200a"))
-_NOT_REGULAR, _TOO_LARGE = "E520", "E522"
+_NOT_REGULAR: Final = "E520"
+_TOO_LARGE: Final = "E522"
 _NO_LOOKAROUND = "Kusto has no lookaround: say it with a second value, a second field item or a filter"
 _NO_BACKREFERENCE = "Kusto has no backreferences: list the texts that can repeat, one by one"
 _NO_POSSESSIVE = "Kusto never backtracks: write it without the `+` or `?>` if both match the same"
@@ -151,7 +153,7 @@ class _Parser:
         return node
 
     def refuse(
-        self, construct: str, start: int, end: int | None = None, hint: str = "", code: str = "E521"
+        self, construct: str, start: int, end: int | None = None, hint: str = "", code: Code = "E521"
     ) -> NoReturn:
         raise RegexProblem(construct, start, self.at if end is None else end, hint, code)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sigma2kql.coverage import LEVELS, NONE, Count, Covered, connectors_of, count
 from sigma2kql.coverage.attack_names import attack, technique_name, technique_url
-from sigma2kql.diagnostics.catalogue import CATALOGUE
+from sigma2kql.diagnostics.catalogue import CATALOGUE, Code
 from sigma2kql.diagnostics.diagnostic import frozen
 from sigma2kql.site.data_needs import need_of
 from sigma2kql.site.pages import Pages, page_name
@@ -207,7 +207,7 @@ def _shade(number: int) -> int:
 
 def _problems(subjects: Sequence[Subject], listed: Sequence[Listed]) -> list[Group]:
     """By code, errors first, then by number; a message that several targets give is told once."""
-    found: dict[str, dict[tuple[str, str, str], list[str]]] = {}
+    found: dict[Code, dict[tuple[str, str, str], list[str]]] = {}
     for subject, one in zip(subjects, listed, strict=True):
         for done in subject.results:
             for d in done.diagnostics:

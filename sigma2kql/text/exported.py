@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, assert_never
 
+from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Source, Span, diagnostic
 from sigma2kql.text.nodes import YamlList, YamlMap, YamlNode, YamlScalar, span
 
@@ -169,7 +170,7 @@ class _Reader:
         node = row.get(key)
         return node.text if isinstance(node, YamlScalar) else ""
 
-    def fault(self, one: Exported, code: str, message: str, node: YamlNode, hint: str = "") -> None:
+    def fault(self, one: Exported, code: Code, message: str, node: YamlNode, hint: str = "") -> None:
         place = span(self.source, node)
         if isinstance(node, YamlMap | YamlList):
             place = place.sub(0, 1)

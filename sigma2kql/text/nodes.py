@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, assert_never
 
+from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Source, Span, diagnostic
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def trap(node: YamlScalar) -> str:
 class Fault(NamedTuple):
     """What is wrong with a part of a scalar; `start` and `end` count from the start of its text."""
 
-    code: str
+    code: Code
     message: str
     start: int
     end: int

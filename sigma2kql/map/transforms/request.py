@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, assert_never
 
+from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Span, frozen
 from sigma2kql.model.literals import decimal_text
 from sigma2kql.model.text_shapes import join_parts, matches
@@ -58,7 +59,7 @@ class Notes:
     """
 
     losses: list[Loss] = field(default_factory=list)
-    never: list[tuple[str, str, Span | None, str]] = field(default_factory=list)
+    never: list[tuple[Code, str, Span | None, str]] = field(default_factory=list)
     lacking: dict[str | None, tuple[str, Span | None, str]] = field(default_factory=dict)
 
     def lose(self, exactness: Exactness, why: str, span: Span | None, negated: bool) -> None:
@@ -67,7 +68,7 @@ class Notes:
             exactness = "narrower" if exactness == "broader" else "broader"
         self.losses.append(Loss(exactness, why, span))
 
-    def impossible(self, message: str, span: Span | None, hint: str = "", code: str = "E410") -> Expr[Column]:
+    def impossible(self, message: str, span: Span | None, hint: str = "", code: Code = "E410") -> Expr[Column]:
         """Record that a value can never match, and give the predicate that never holds."""
         self.never.append((code, message, span, hint))
         return NEVER
@@ -104,7 +105,7 @@ class Request(NamedTuple):
     def lose(self, exactness: Exactness, why: str) -> None:
         self.notes.lose(exactness, why, self.match.span, self.negated)
 
-    def untestable(self, code: str, message: str, hint: str = "") -> Expr[Column]:
+    def untestable(self, code: Code, message: str, hint: str = "") -> Expr[Column]:
         """The value may be in the event, but the table does not hold it: nothing is selected, and that is a loss."""
         self.lose("narrower", message)
         return self.notes.impossible(message, self.match.span, hint, code)
