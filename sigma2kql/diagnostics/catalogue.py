@@ -13,11 +13,11 @@ from typing import Literal, NamedTuple
 Code = Literal[
     "E101", "E102", "E103", "E104", "E105", "E106", "E107", "E108", "E109", "E110", "E111", "E112", "E113", "E114",
     "E115", "E116", "E117",
-    "E201", "E202", "E203", "E204", "E205", "E210", "E211", "E212", "E213", "E214", "E215", "E216", "E217", "E218",
-    "E220", "E221", "E222", "E223", "E226", "E230", "E231", "E232", "E233", "E234", "E240",
+    "E201", "E202", "E203", "E204", "E205", "E206", "E210", "E211", "E212", "E213", "E214", "E215", "E216", "E217",
+    "E218",     "E220", "E221", "E222", "E223", "E226", "E230", "E231", "E232", "E233", "E234", "E240",
     "E301", "E302", "E303", "E304", "E305", "E306", "E307", "E308", "E309",
-    "E401", "E402", "E403", "E404", "E405", "E406", "E407", "E410", "E411", "E412", "E413", "E414", "E450", "E451",
-    "E452", "E453", "E454", "E455", "E456", "E457", "E458", "E459", "E460",
+    "E401", "E402", "E403", "E404", "E405", "E406", "E407", "E408", "E410", "E411", "E412", "E413", "E414", "E450",
+    "E451", "E452", "E453", "E454", "E455", "E456", "E457", "E458", "E459", "E460",
     "E520", "E521", "E522",
     "E600", "E601", "E602", "E603", "E604", "E605", "E606", "E650", "E651", "E652", "E653", "E660", "E661", "E662",
     "E663", "E664", "E665", "E666", "E667", "E668", "E670", "E671", "E672", "E673", "E690", "E691",
@@ -223,6 +223,12 @@ CATALOGUE: dict[Code, Entry] = {
         "an attribute of the log source is not text",
         "Each attribute is one name; a list would make several rules of one.",
         "Write one name; write one document for each log source.",
+    ),
+    "E206": Entry(
+        "error",
+        "a misspelt key in the log source",
+        "An attribute that is not read would leave the rule wider than it says.",
+        "See the hint. Other keys of one's own are informative, and not read.",
     ),
     "E205": Entry(
         "error",
@@ -747,6 +753,12 @@ CATALOGUE: dict[Code, Entry] = {
         "a correlation cannot be expressed",
         "The correlation needs something that KQL, or the tables of its rules, cannot give exactly.",
         "See the hint.",
+    ),
+    "E408": Entry(
+        "error",
+        "the log source contradicts itself, or says what nobody knows",
+        "Category, product and service are ANDed; no event is of a log that one of them does not know.",
+        "Correct the attribute, or leave it out; a mapping file of your own can state a new one.",
     ),
     "E410": Entry(
         "error",
