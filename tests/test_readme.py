@@ -1,6 +1,6 @@
-"""README.md and mappings/README.md are true: their commands run and print what is shown, their names exist.
+"""README.md, docs/ and mappings/README.md are true: their commands run and print what is shown, their names exist.
 
-`pytest tests/test_readme.py --update` writes the output of README's console blocks anew; read the difference.
+`pytest tests/test_readme.py --update` writes the output of the console blocks anew; read the difference.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from runpy import run_path
 
 import click
 import pytest
@@ -27,12 +28,23 @@ from sigma2kql.map.transforms import TRANSFORMS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-PAGES = (README, ROOT / "mappings" / "README.md", *sorted((ROOT / ".github").glob("*.md")), ROOT / "CHANGELOG.md")
+DOCS = sorted(p for p in (ROOT / "docs").rglob("*.md") if "generated_pages" not in p.parts and "_build" not in p.parts)
+SHOWING = (README, *DOCS)  # their console blocks are run
+PAGES = (
+    *(*SHOWING, ROOT / "mappings" / "README.md"),
+    *(*sorted((ROOT / ".github").glob("*.md")), ROOT / "CHANGELOG.md"),
+)
+FILE = re.compile(r"^<!-- file: (\S+) -->\n```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CONSOLE = re.compile(r"(?<=^```console\n)(.*?)(?=^```$)", re.MULTILINE | re.DOTALL)
 
 
 def text() -> str:
-    return README.read_text(encoding="utf-8")
+    """README and the documentation, one behind the other."""
+    return "\n".join(page.read_text(encoding="utf-8") for page in SHOWING)
+
+
+def blocks() -> list[tuple[Path, int]]:
+    return [(page, n) for page in SHOWING for n in range(len(CONSOLE.findall(page.read_text(encoding="utf-8"))))]
 
 
 def commands(*names: str) -> Iterator[click.Command]:
@@ -51,11 +63,13 @@ def commands(*names: str) -> Iterator[click.Command]:
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the files that README shows under their names."""
+    """A folder with the files that the pages show under their names; one that two pages show is the same on both."""
     folder = tmp_path_factory.mktemp("readme")
-    for name, body in re.findall(r"^<!-- file: (\S+) -->\n```yaml\n(.*?)^```$", text(), re.MULTILINE | re.DOTALL):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(body, encoding="utf-8")
+    for name, body in FILE.findall(text()):
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        assert not path.exists() or path.read_text(encoding="utf-8") == body, name
+        path.write_text(body, encoding="utf-8")
     return folder
 
 
@@ -85,14 +99,15 @@ def timeless(block: str) -> str:
     return re.sub(r" *\d[\d.,]* (?:ms|s)$|[\d.]+ s\b|\s+TIME$", " T", block, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("number", range(len(CONSOLE.findall(text()))))
-def test_a_command_prints_what_is_shown(number: int, workshop: Path, update: bool) -> None:
-    if "sigma2kql test" in CONSOLE.findall(text())[number]:
+@pytest.mark.parametrize(("page", "number"), blocks(), ids=lambda value: getattr(value, "stem", str(value)))
+def test_a_command_prints_what_is_shown(page: Path, number: int, workshop: Path, update: bool) -> None:
+    written = page.read_text(encoding="utf-8")
+    block = CONSOLE.findall(written)[number]
+    if "sigma2kql test" in block:
         pytest.importorskip("duckdb_kql", reason="pip install 'sigma2kql[test]'")
-    block = CONSOLE.findall(text())[number]
     printed = run(block, workshop)
     if update and timeless(block) != timeless(printed):
-        README.write_text(text().replace(f"```console\n{block}```", f"```console\n{printed}```", 1), encoding="utf-8")
+        page.write_text(written.replace(f"```console\n{block}```", f"```console\n{printed}```", 1), encoding="utf-8")
         block = printed
     assert timeless(block) == timeless(printed)
 
@@ -107,11 +122,12 @@ def test_the_shown_configuration_is_read_and_names_every_key(workshop: Path) -> 
 
 
 def test_the_library_example_runs(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (example,) = re.findall(r"^```python\n(.*?)^```$", text(), re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(workshop)
-    printed: list[tuple[object, ...]] = []
-    exec(compile(example, "README.md", "exec"), {"print": lambda *values: printed.append(values)})
-    assert printed[0][:2] == ("exact", "imNetworkSession")
+    for example in re.findall(r"^```python\n(.*?)^```$", text(), re.MULTILINE | re.DOTALL):
+        printed: list[tuple[object, ...]] = []
+        exec(compile(example, "README.md", "exec"), {"print": lambda *values, told=printed: told.append(values)})
+        assert len(printed[0]) == 3
+        assert printed[0][1] == "imNetworkSession"
 
 
 def test_the_set_up_is_what_the_gates_run() -> None:
@@ -128,7 +144,7 @@ def test_the_set_up_is_what_the_gates_run() -> None:
 
 @pytest.mark.parametrize("name", [*COMMANDS, *FORMATS, *KEYS, *CHOICES, *target_names()])
 def test_readme_names(name: str) -> None:
-    assert re.search(rf"`{re.escape(name)}[` ]", text()), f"README does not name `{name}`"
+    assert re.search(rf"`{re.escape(name)}[` ]", text()), f"neither README nor docs name `{name}`"
 
 
 def test_every_format_can_be_asked_for() -> None:
@@ -167,8 +183,9 @@ def test_options_that_readme_names_exist() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+    made = {f"generated_pages/{name}" for name in run_path(str(ROOT / "docs" / "generated.py"))["all_pages"]()}
     missing = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
-    assert missing == []
+    assert [t for t in missing if t.removeprefix("../") not in made] == []
 
 
 MAPPING_PAGE = (ROOT / "mappings" / "README.md").read_text(encoding="utf-8")
