@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from sigma2kql.map.by_source import together
 from sigma2kql.map.rule import Mapped, map_everywhere, map_further, map_rule
 from sigma2kql.map.target import Target, columns_of_table, load_target, mapping_stamps, named_columns
 from sigma2kql.map.target_file import Service
+from sigma2kql.model.named_rules import NamedRules, place_of
 from sigma2kql.model.simplify import leaves
 from sigma2kql.model.tree import (
     And,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".yml", ".yaml")
 STANDARD_INPUT = "-"
-_RULES = re.compile(rb"rules[\"']?\s*:")  # every filter and every correlation says which rules it is for
+_RULES = re.compile(rb"(?:rules|correlation)[\"']?\s*:")  # every filter says which rules it is for
 # Files that go through one stage before the next begins: a twentieth faster than one by one, as a stage stays in the
 # processor's cache.
 _AT_ONCE = 32
@@ -271,7 +272,8 @@ class Compiler:
         self.builtin = options.builtin or (self.choice.builtin if self.choice is not None else False)
         self.documents = documents
         self.filters = [d for d in documents if isinstance(d, Filter)]
-        self.fed = self._referred(documents)
+        self.names = NamedRules(documents)
+        self.fed = self.names.fed(documents)  # they give no query of their own
 
     def _choice(self) -> Choice | None:
         if self.options.profile is None:
@@ -283,11 +285,6 @@ class Compiler:
     def knowing(self, documents: Sequence[Document]) -> Compiler:
         """The same compiler with the documents that filters and correlations may refer to."""
         return Compiler(self.options, documents)
-
-    @staticmethod
-    def _referred(documents: Sequence[Document]) -> set[str]:
-        """Ids and names of the rules that only feed a correlation and give no query of their own."""
-        return {r.name for d in documents if isinstance(d, Correlation) and not d.generate for r in d.rules}
 
     def compile(self, document: Document) -> Compiled:
         """One document. Never raises for what the document says."""
@@ -330,10 +327,9 @@ class Compiler:
         if done.query is not None:
             return liveness(done.query, choice.profile)
         match done.document:
-            case Correlation(type=kind, rules=rules) if done.kql is not None:
-                named = {r.name for r in rules}
-                parts = [d for d in self.documents if isinstance(d, Rule) and {d.meta.id, d.meta.name} & named]
-                found = [liveness(self.map(part).query, choice.profile) for part in parts]
+            case Correlation(type=kind, rules=rules) as whole if done.kql is not None:
+                parts = [self.names.find(reference, whole) for reference in rules]
+                found = [liveness(self.map(part).query, choice.profile) for part in parts if isinstance(part, Rule)]
                 return all_of_them(found) if kind.startswith("temporal") else any_of_them(found)
             case NativeQuery() if done.kql is not None:
                 return of_tables(scan(done.kql).tables, choice.profile)
@@ -363,9 +359,8 @@ class Compiler:
                     document, self.target.name, diagnostics=(*document.warnings, *self._filter_notes(document))
                 )
             case Correlation():
-                from sigma2kql.correlate import compile_correlation
-
-                return compile_correlation(document, self.documents, self.map, self.emit, self.target)
+                done = self.correlate(document)
+                return replace(done, kql=None) if self.fed and place_of(document) in self.fed else done
             case NativeQuery():
                 from sigma2kql.artifacts.native_checks import validate_native
 
@@ -381,15 +376,22 @@ class Compiler:
             case _:
                 assert_never(document)
 
+    def correlate(self, correlation: Correlation) -> Compiled:
+        """A correlation with its query, also where it only feeds another. Raises Sigma2KqlError."""
+        from sigma2kql.correlate import compile_correlation
+
+        every = self._map_everywhere if self.options.union else lambda rule: (self.map(rule),)
+        return compile_correlation(correlation, self.names, every, self.emit, self.target)
+
     # -- rules -------------------------------------------------------------------------------------------------------
 
     def _rule(self, rule: Rule) -> Compiled:
         mapped = self.map(rule)
         tests = leaves(mapped.query.where)
-        if self.fed and {rule.meta.id, rule.meta.name} & self.fed:
+        if self.fed and place_of(rule) in self.fed:
             return self._compiled(rule, mapped, None, tests)
         if self.options.union:
-            every = map_everywhere(rule, self.where(rule), self.target, self.builtin)
+            every = self._map_everywhere(rule)
             text = emission.emit_union([one.query for one in every], self.options.prefilter, self.target.limits)
             return replace(
                 self._compiled(rule, mapped, text, tests),
@@ -426,8 +428,19 @@ class Compiler:
 
     def map(self, rule: Rule) -> Mapped:
         """The rule with placeholders replaced and filters added, on its table. Raises Sigma2KqlError."""
-        fits = (self.choice.is_live, self.choice.may_see, self.choice.has_rows) if self.choice is not None else ()
-        mapped = map_rule(rule, self.where(rule), self.target, self.builtin, fits)
+        return self._timed(map_rule(rule, self.where(rule), self.target, self.builtin, self._fits()))
+
+    def _fits(self) -> tuple[Callable[[Query], bool], ...]:
+        """What a workspace's profile says of a table, from the strongest to the weakest."""
+        return (self.choice.is_live, self.choice.may_see, self.choice.has_rows) if self.choice is not None else ()
+
+    def _map_everywhere(self, rule: Rule) -> tuple[Mapped, ...]:
+        """The same on every table that carries it. Raises Sigma2KqlError."""
+        found = map_everywhere(rule, self.where(rule), self.target, self.builtin)
+        return tuple(map(self._timed, found))
+
+    def _timed(self, mapped: Mapped) -> Mapped:
+        """Its time column is the one that the options or the target name."""
         if self.options.time is not None or self.target.time is not None:
             time = self.options.time or self.target.time or mapped.query.time
             if time != mapped.query.time:
@@ -473,21 +486,22 @@ class Compiler:
 
     def _filters(self, rule: Rule) -> Iterator[Filter]:
         for one in self.filters:
-            named = not one.rules or any(r.name in (rule.meta.id, rule.meta.name) for r in one.rules)
-            if named and one.logsource.covers(rule.logsource):
+            if self.names.covers(one, rule):
                 yield one
 
     def _filter_notes(self, one: Filter) -> Iterator[Diagnostic]:
-        """A filter that names a rule which is not there does nothing for it: say so."""
-        known = {name for d in self.documents for name in (d.meta.id, d.meta.name) if name}
+        """A filter that names a rule which is not there, or no rule with a condition, does nothing for it: say so."""
         for reference in one.rules:
-            if reference.name not in known:
-                yield diagnostic(
-                    "W403", f"the filter names `{reference.name}`, which is not among the rules given", reference.span
-                )
+            found = self.names.candidates(reference.name, one)
+            if not found:
+                message = f"the filter names `{reference.name}`, which is not among the rules given"
+                yield diagnostic("W403", message, reference.span)
+            elif all(isinstance(document, Correlation) for document in found):
+                message = f"the filter names `{reference.name}`, a correlation, which has no condition to add to"
+                yield diagnostic("W403", message, reference.span, "name the rules that the correlation stands on")
 
     def _strict(self, done: Compiled) -> Compiled:
-        lossy = {"W401", "W402", "W406", "W407", "W408", "W411"}
+        lossy = {"W401", "W402", "W405", "W406", "W407", "W408", "W409", "W411"}
         if not any(d.code in lossy for d in done.diagnostics):
             return done
         raised = tuple(replace(d, severity="error") if d.code in lossy else d for d in done.diagnostics)

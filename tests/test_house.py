@@ -146,7 +146,7 @@ OPERATORS = re.compile(
     r"|has_a(?:ny|ll) |matches regex |ipv[46]_is_|is(?:not)?(?:empty|null)\(|datetime_part\()"
 )
 # The only places that write operators; the last of them computes columns.
-WRITERS = ("kql/operators.py", "kql/prefilter.py", "correlate.py", "map/transforms/")
+WRITERS = ("kql/operators.py", "kql/prefilter.py", "correlate/", "map/transforms/")
 READERS = {
     "artifacts",
     "diagnostics",

@@ -134,8 +134,9 @@ def subjects_with_events(
 
 
 def _mapped(compiler: Compiler, document: Document, done: Compiled) -> Subject:
-    if isinstance(document, Correlation) and done.kql is not None:
-        return fed(compiler, done)
+    if isinstance(document, Correlation) and done.recurrence is not None:
+        # one that only feeds another is judged by the query that it would have
+        return fed(compiler, done if done.kql is not None else compiler.correlate(document))
     if not isinstance(document, Rule) or done.query is None:
         return Subject(done)
     if done.kql is None:  # a rule that only feeds a correlation is judged by the query that it would have

@@ -13,11 +13,11 @@ from typing import Literal, NamedTuple
 Code = Literal[
     "E101", "E102", "E103", "E104", "E105", "E106", "E107", "E108", "E109", "E110", "E111", "E112", "E113", "E114",
     "E115", "E116", "E117",
-    "E201", "E202", "E203", "E204", "E205", "E206", "E210", "E211", "E212", "E213", "E214", "E215", "E216", "E217",
-    "E218",     "E220", "E221", "E222", "E223", "E226", "E230", "E231", "E232", "E233", "E234", "E240",
+    "E201", "E202", "E203", "E204", "E205", "E210", "E211", "E212", "E213", "E214", "E215", "E216", "E217", "E218",
+    "E220", "E221", "E222", "E223", "E226", "E230", "E231", "E232", "E233", "E234", "E240",
     "E301", "E302", "E303", "E304", "E305", "E306", "E307", "E308", "E309",
-    "E401", "E402", "E403", "E404", "E405", "E406", "E407", "E408", "E410", "E411", "E412", "E413", "E414", "E450",
-    "E451", "E452", "E453", "E454", "E455", "E456", "E457", "E458", "E459", "E460",
+    "E401", "E402", "E403", "E404", "E405", "E406", "E407", "E408", "E410", "E411", "E412", "E413", "E414",
+    "E450", "E451", "E452", "E453", "E454", "E455", "E456", "E457", "E458", "E459", "E460",
     "E520", "E521", "E522",
     "E600", "E601", "E602", "E603", "E604", "E605", "E606", "E650", "E651", "E652", "E653", "E660", "E661", "E662",
     "E663", "E664", "E665", "E666", "E667", "E668", "E670", "E671", "E672", "E673", "E690", "E691",
@@ -28,7 +28,7 @@ Code = Literal[
     "W201", "W202", "W203", "W204", "W205", "W206", "W210", "W211", "W212", "W213", "W214", "W215", "W240", "W241",
     "W242", "W243", "W244", "W245",
     "W301", "W302",
-    "W401", "W402", "W403", "W404", "W405", "W406", "W407", "W408", "W410", "W411", "W412", "W420", "W421",
+    "W401", "W402", "W403", "W404", "W405", "W406", "W407", "W408", "W409", "W410", "W411", "W412", "W420", "W421",
     "W501",
     "W650", "W673", "W674", "W690", "W691", "W692", "W693", "W694",
     "W751", "W752", "W753", "W754", "W755", "W756", "W757", "W758", "W759", "W761", "W762", "W763", "W764", "W765",
@@ -223,12 +223,6 @@ CATALOGUE: dict[Code, Entry] = {
         "an attribute of the log source is not text",
         "Each attribute is one name; a list would make several rules of one.",
         "Write one name; write one document for each log source.",
-    ),
-    "E206": Entry(
-        "error",
-        "a misspelt key in the log source",
-        "An attribute that is not read would leave the rule wider than it says.",
-        "See the hint. Other keys of one's own are informative, and not read.",
     ),
     "E205": Entry(
         "error",
@@ -756,9 +750,10 @@ CATALOGUE: dict[Code, Entry] = {
     ),
     "E408": Entry(
         "error",
-        "the log source contradicts itself, or says what nobody knows",
-        "Category, product and service are ANDed; no event is of a log that one of them does not know.",
-        "Correct the attribute, or leave it out; a mapping file of your own can state a new one.",
+        "a reference may mean two rules",
+        "Two rules of the files given have the name (or id) by which a correlation refers to one, and neither or both "
+        "stand in its own file.",
+        "Give each rule a name of its own, or refer to it by its id.",
     ),
     "E410": Entry(
         "error",
@@ -825,7 +820,8 @@ CATALOGUE: dict[Code, Entry] = {
     "W405": Entry(
         "warning",
         "a correlation is tested in fixed windows",
-        "Thresholds that count few events have no sliding form in KQL; a group without any event never appears.",
+        "That few matches or none came is known of a window when it is over: whole windows of the clock are looked at, "
+        "of groups that had a match before within the look-back. A group that never had one is not seen.",
         "Accept it, or count many instead of few.",
     ),
     "W420": Entry(
@@ -864,6 +860,13 @@ CATALOGUE: dict[Code, Entry] = {
         "the rule is dead in its table",
         "No source writes what the rule asks of this table, in whatever workspace.",
         "Use a table that can hold it (`explain` lists them), or mend the rule.",
+    ),
+    "W409": Entry(
+        "warning",
+        "a correlation compares names without their domains",
+        "The rules' events write one field to group by in different forms, such as DOMAIN\\user and user: all are "
+        "brought to the bare name, so that the same name in two domains is one group.",
+        "Accept it, or group by a field that all the events write alike, such as a SID.",
     ),
     "W410": Entry(
         "warning",

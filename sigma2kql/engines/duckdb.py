@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, fail, frozen
 from sigma2kql.engines import functions, ip, row_functions as serial
-from sigma2kql.engines.rewrites import Parameters, nesting, rewrite
+from sigma2kql.engines.rewrites import Parameters, moments, nesting, rewrite
 from sigma2kql.engines.scan_operator import NotUnderstood, Place, Scan, find_scan, read_scan, run_scan
 from sigma2kql.model.tree import KqlType
 
@@ -32,6 +32,7 @@ T = TypeVar("T")
 _BATCH = 20_000  # rows handed over at a time
 _MAX_DEPTH = 20_000  # of expressions; Microsoft's parser stops far below (KS245)
 _MAX_NESTING = 1_000  # of brackets; Microsoft's parser fails at 600, and this one takes quadratic time
+_MOST_KEPT = 200  # translations of queries
 _STACK = 512 * 1024 * 1024  # address space, not memory
 
 _SQL_TYPES: Mapping[KqlType, str] = {
@@ -61,8 +62,12 @@ class Engine:
     """Tables in memory, and KQL over them. Use it as a context manager; one query at a time.
 
     `memory` is DuckDB's limit ("2GB"), `threads` its number of threads (None: one per core), `timeout` seconds per
-    query (None: no limit). `database` names a DuckDB file instead of memory. Every error is a Sigma2KqlError.
+    query (None: no limit). `database` names a DuckDB file instead of memory. `arrival` names the column that
+    ingestion_time() gives; without one it is null. `now`, which may be set at any time, is what now() and ago() reckon
+    from (naive: UTC; None: the real time). Every error is a Sigma2KqlError.
     """
+
+    now: datetime | None = None
 
     def __init__(
         self,
@@ -71,6 +76,7 @@ class Engine:
         memory: str = "2GB",
         threads: int | None = None,
         timeout: float | None = None,
+        arrival: str = "",
     ) -> None:
         duckdb = _require()
         self._spill = TemporaryDirectory(prefix="sigma2kql-", ignore_cleanup_errors=True)
@@ -82,7 +88,9 @@ class Engine:
             "threads": threads or os.cpu_count() or 1,
         }
         self._timeout = timeout
+        self._arrival = arrival
         self._locked = False
+        self._translations: dict[tuple[str, str, str], str] = {}
         self._functions: dict[str, tuple[str, Parameters]] = {}
         self._schema: dict[str, list[str]] | None = None
         try:
@@ -191,7 +199,8 @@ class Engine:
         """What a query gives, as DuckDB has it."""
         if not self._locked:
             self.lock()
-        with self._staged(kql) as plain:
+        settled = moments(kql, self.now.isoformat() + "Z" if self.now else "", self._arrival)
+        with self._staged(settled) as plain:
             return self.found(self.translated(plain))
 
     def found(self, sql: str) -> Found:
@@ -235,7 +244,7 @@ class Engine:
             scan = read_scan(place.scan)
         except NotUnderstood as error:
             raise fail("E601", f"this engine cannot run `scan` with `{error}`") from None
-        numbers = serial.numbering(serial.split(place.pipeline, "|")[-1])
+        numbers = serial.order_of(serial.split(place.pipeline, "|"))
         if numbers is None:
             raise fail("E601", "this engine runs `scan` behind a `sort by` only")
         unknown = scan.declared.keys() - {n for n, kind in scan.declared.items() if kind in _SQL_TYPES}
@@ -277,6 +286,9 @@ class Engine:
         if self._schema is None:
             self._schema = schema(self.connection)
         known, functions = self._schema, [text for text, _ in self._functions.values()]
+        asked = (kql, repr(known), repr(functions))
+        if asked in self._translations:  # one query over many tables of the same columns
+            return self._translations[asked]
 
         if nesting(kql) > _MAX_NESTING:
             raise fail("E605", f"more than {_MAX_NESTING} brackets in one another")
@@ -286,7 +298,10 @@ class Engine:
             return str(duckdb_kql.to_sql(plain, schema=known, functions=functions or None, allow_write=False))
 
         try:
-            return _with_deep_stack(translate)
+            sql = _with_deep_stack(translate)
+            if len(self._translations) < _MOST_KEPT:
+                self._translations[asked] = sql
+            return sql
         except duckdb_kql.KqlUnsupportedError as error:
             raise fail("E601", f"this engine cannot run `{error.construct}`", hint=error.hint or "") from None
         except (duckdb_kql.KqlError, ValueError) as error:

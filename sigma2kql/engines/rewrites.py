@@ -32,6 +32,29 @@ def rewrite(kql: str, functions: Mapping[str, Parameters] | None = None) -> str:
     return "".join(_pieces(list(tokens(kql)), functions or {}))
 
 
+def moments(kql: str, now: str = "", arrival: str = "") -> str:
+    """The query with now() and ago() reckoned from `now`, an ISO time, and ingestion_time() read from the column
+    `arrival`; "": the real time, and no ingestion time.
+    """
+    if not now and "ingestion_time" not in kql:
+        return kql
+    found, out, at = list(tokens(kql)), [], 0
+    while at < len(found):
+        kind, text = found[at]
+        at += 1
+        called = kind == "name" and at < len(found) and found[at][1] == "("
+        if called and text == "ingestion_time":
+            _, at = _arguments(found, at + 1)
+            out.append(arrival or "datetime(null)")
+        elif called and now and text in ("now", "ago"):
+            arguments, at = _arguments(found, at + 1)
+            sign = "-" if text == "ago" else "+"
+            out.append(f"(datetime({now}) {sign} ({arguments[0]}))" if arguments else f"datetime({now})")
+        else:
+            out.append(text)
+    return "".join(out)
+
+
 def nesting(kql: str) -> int:
     """How many brackets stand in one another at most."""
     depth = deepest = 0

@@ -1,10 +1,12 @@
-"""Functions over rows in order, which duckdb-kql refuses: prev() and next() after a sort; and exact distinct counts.
+"""Functions over rows in order, which duckdb-kql refuses: prev(), next() and row_cumsum() after a sort; and exact
+distinct counts.
 
 Place in the flow: below the DuckDB engine, beside the rewriting of literals. Invariant: the order is the one that the
 query sorts by; where it does not sort, or asks for more than is done here, the text stays as it is and is refused.
 
-`sort by` gets a column with the number of each row, prev() and next() become lag and lead over it, and the column is
-taken away again. Source: Microsoft Learn, "Window functions", "prev()", "next()", "sort operator", "count_distinct()".
+`sort by` gets a column with the number of each row, prev() and next() become lag and lead over it, row_cumsum() a
+running sum over it (within a column that counts the restarts), and the columns are taken away again. Source: Microsoft
+Learn, "Window functions", "prev()", "next()", "row_cumsum()", "sort operator", "count_distinct()".
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from sigma2kql.engines.rewrites import tokens
 ROW = "s2k_row"
 _NUMBER = "s2k_row_number"
 _LOOKS = {"prev": "s2k_prev", "next": "s2k_next"}
+_SUM = "row_cumsum"
+_PART = "s2k_part"
 _PLACES = {"asc": "ASC NULLS FIRST", "desc": "DESC NULLS LAST"}  # null is the smallest value
 
 
@@ -36,6 +40,8 @@ def register() -> None:
     for name, sql in (("s2k_prev", "lag"), ("s2k_next", "lead")):
         look = FunctionSpec(name, "template", f"{sql}({{1}}, {{2}}) OVER (ORDER BY {{0}})", (3,))
         SCALAR_FUNCTIONS.setdefault(name, look)
+    running = "coalesce(sum({2}) OVER (PARTITION BY {1} ORDER BY {0} ROWS UNBOUNDED PRECEDING), 0)"
+    SCALAR_FUNCTIONS.setdefault("s2k_sum", FunctionSpec("s2k_sum", "template", running, (3,)))
     count = "count(DISTINCT {0})"
     AGGREGATE_FUNCTIONS.setdefault("count_distinct", AggregateSpec("count_distinct", count, (1,)))
     only = AggregateSpec("count_distinctif", f"{count} FILTER (WHERE {{1}})", (2,))
@@ -63,10 +69,28 @@ def _pipeline(pieces: list[str]) -> list[str]:
         looking = [n for n in after if operator(pieces[n]) == "extend" and _looks(pieces[n])]
         if looking:
             done[at] = f"{piece}\n| {numbers}\n"
+            parts: dict[str, str] = {}
             for number in looking:
-                done[number] = "".join(_looked(list(tokens(pieces[number]))))
-            done[looking[-1]] += f"\n| project-away {ROW}\n"
+                known = len(parts)
+                done[number] = "".join(_looked(list(tokens(pieces[number])), parts))
+                made = [f"{part} = s2k_sum({ROW}, 0, toint({text}))" for text, part in [*parts.items()][known:]]
+                if made:
+                    done[number] = f" extend {', '.join(made)}\n|{done[number]}"
+            done[looking[-1]] += f"\n| project-away {', '.join([ROW, *parts.values()])}\n"
     return done
+
+
+def order_of(pieces: list[str]) -> str | None:
+    """The operator that numbers the rows that a pipeline ends with: its last sort, behind which the order was kept."""
+    for piece in reversed(pieces):
+        match operator(piece):
+            case "sort" | "order":
+                return numbering(piece)
+            case "extend" | "where":
+                continue
+            case _:
+                return None
+    return None
 
 
 def operator(piece: str) -> str:
@@ -118,16 +142,18 @@ def _within(text: str, change: Callable[[str], str]) -> str:
 
 
 def _looks(text: str) -> bool:
-    return any(kind == "name" and word in _LOOKS for kind, word in tokens(text))
+    return any(kind == "name" and (word in _LOOKS or word == _SUM) for kind, word in tokens(text))
 
 
-def _looked(found: list[tuple[str, str]]) -> Iterator[str]:
-    """prev(c) and prev(c, n), with the row; a third argument is left for the translator to refuse."""
+def _looked(found: list[tuple[str, str]], parts: dict[str, str]) -> Iterator[str]:
+    """prev(c), prev(c, n), row_cumsum(c) and row_cumsum(c, restart), with the row; a further argument is left for the
+    translator to refuse. `parts` receives the column that counts the restarts of each such text.
+    """
     at = 0
     while at < len(found):
         kind, text = found[at]
         at += 1
-        if kind != "name" or text not in _LOOKS or at == len(found) or found[at][1] != "(":
+        if kind != "name" or (text not in _LOOKS and text != _SUM) or at == len(found) or found[at][1] != "(":
             yield text
             continue
         inside, depth = "", 0
@@ -139,4 +165,8 @@ def _looked(found: list[tuple[str, str]]) -> Iterator[str]:
                 break
             inside += word
         arguments = split(inside[1:], ",")
+        if text == _SUM:
+            part = "0" if len(arguments) == 1 else parts.setdefault(arguments[1].strip(), f"{_PART}{len(parts)}")
+            yield f"s2k_sum({', '.join([ROW, part, arguments[0], *arguments[2:]])})"
+            continue
         yield f"{_LOOKS[text]}({', '.join([ROW, *arguments, *['1'][len(arguments) - 1 :]])})"

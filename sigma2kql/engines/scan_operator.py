@@ -5,8 +5,8 @@ meets the steps from the last to the first, check 1 before check 2, exactly as d
 is understood here is refused.
 
 Understood: `declare` without defaults, `output=all|none`, conditions and assignments of columns, states
-(`step.column`), texts, numbers, time spans, comparisons, `+`, `-`, `and`, `or`. Source: Microsoft Learn, "scan
-operator", "Scan logic".
+(`step.column`), texts, numbers, time spans, comparisons, `+`, `-`, `and`, `or`, and the functions iff(), isnull(),
+max_of(), not(), case() and datetime(null). Source: Microsoft Learn, "scan operator", "Scan logic".
 """
 
 from __future__ import annotations
@@ -244,6 +244,8 @@ class _Reader:
     def atom(self) -> Value:
         kind, word = self.words[self.at] if self.at < len(self.words) else ("", "")
         self.next()
+        if kind == "name" and word in (*_FUNCTIONS, "datetime") and self.peek() == "(":
+            return self.call(word)
         match kind:
             case "text":
                 value: Any = _unquoted(word)
@@ -263,6 +265,19 @@ class _Reader:
             case _:
                 raise NotUnderstood(word)
         return lambda _record, _state: value
+
+    def call(self, name: str) -> Value:
+        """A function of `_FUNCTIONS`, or datetime(null)."""
+        self.next("(")
+        if name == "datetime":
+            self.next("null")
+            self.next(")")
+            return lambda _record, _state: None
+        arguments = [self.either()]
+        while self.took(","):
+            arguments.append(self.either())
+        self.next(")")
+        return _FUNCTIONS[name](arguments)
 
     def column(self, name: str) -> Value:
         if self.took("."):
@@ -308,6 +323,44 @@ def _null_sticks(compute: Callable[[Any, Any], Any], left: Value, right: Value) 
         return None if one is None or other is None else compute(one, other)
 
     return value
+
+
+def _chosen(arguments: list[Value]) -> Value:
+    """case() and, with one condition, iff(): what follows the first condition that is true, or the last."""
+    if len(arguments) < 3 or len(arguments) % 2 == 0:
+        raise NotUnderstood("iff() or case() with these arguments")
+    pairs = list(zip(arguments[0:-1:2], arguments[1:-1:2], strict=True))
+
+    def value(record: Record, state: State) -> Any:
+        return next((then for when, then in pairs if when(record, state) is True), arguments[-1])(record, state)
+
+    return value
+
+
+def _greatest(arguments: list[Value]) -> Value:
+    """max_of(): the greatest of the values that are there."""
+
+    def value(record: Record, state: State) -> Any:
+        return max((one for of in arguments if (one := of(record, state)) is not None), default=None)
+
+    return value
+
+
+def _of_one(compute: Callable[[Any], Any]) -> Callable[[list[Value]], Value]:
+    def made(arguments: list[Value]) -> Value:
+        (only,) = arguments
+        return lambda record, state: compute(only(record, state))
+
+    return made
+
+
+_FUNCTIONS: Mapping[str, Callable[[list[Value]], Value]] = {
+    "iff": _chosen,
+    "case": _chosen,
+    "max_of": _greatest,
+    "isnull": _of_one(lambda value: value is None),
+    "not": _of_one(lambda value: None if value is None else not value),
+}
 
 
 def _unquoted(literal: str) -> str:

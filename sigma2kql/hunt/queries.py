@@ -15,6 +15,7 @@ from sigma2kql.events.table_rows import WRITERS
 from sigma2kql.hunt.gather import Asked
 from sigma2kql.lint.judge import as_compiled
 from sigma2kql.map.target import Target, load_target
+from sigma2kql.model.named_rules import NamedRules, place_of
 from sigma2kql.model.tree import Broken, Compiled, Correlation, Document, Filter, NativeQuery, Rule, Table
 from sigma2kql.proof.labelled_rows import fields_of
 
@@ -60,7 +61,14 @@ def plan_queries(documents: Sequence[Document], choices: Sequence[Options], wide
     `wide` asks for all columns of a table, not just those that the queries read.
     """
     compilers = [Compiler(choice, documents) for choice in choices]
-    fed = {r.name for d in documents if isinstance(d, Correlation) for r in d.rules}
+    known = NamedRules(documents)
+    fed = {
+        place_of(found)
+        for one in documents
+        if isinstance(one, Correlation)
+        for reference in one.rules
+        for found in known.candidates(reference.name, one)
+    }
     made = Plan()
     for document in documents:
         compiler, done = _compiled(compilers, document)
@@ -68,7 +76,7 @@ def plan_queries(documents: Sequence[Document], choices: Sequence[Options], wide
         queries: tuple[Compiled, ...] = (done,) if done.kql is not None else ()
         names: tuple[str, ...] = ()
         if not any(d.severity == "error" for d in done.diagnostics):
-            grouped = bool({document.meta.id, document.meta.name} & fed)  # a correlation groups by more columns
+            grouped = place_of(document) in fed  # a correlation groups by more columns
             try:
                 queries, names = _asks(made.asked, compiler, document, done, wide or grouped)
             except Exception as error:

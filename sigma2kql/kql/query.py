@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
-from sigma2kql.kql.layout import Chain, Listed, Piece, Wrap, grouped_chains, lines, list_lines
+from sigma2kql.kql.layout import Chain, Listed, Piece, Wrap, flat, grouped_chains, lines, list_lines
 from sigma2kql.kql.naming import names_of, renamed, top_conjuncts
 from sigma2kql.kql.operators import alternatives, complement, cost, none_of, shape, written
 from sigma2kql.kql.prefilter import prefilter
@@ -131,6 +131,11 @@ def _rows(rows: Expr[Column], most: int) -> Sequence[Clause]:
 #
 # These walks see every node of every rule: they ask isinstance, as a class pattern that takes attributes costs twenty
 # times as much (Python 3.11 looks up `__match_args__` and makes a set, a list and a tuple at each match).
+
+
+def predicate(expr: Expr[Column]) -> str:
+    """A tree as one predicate on one line, null where it does not know."""
+    return flat(_piece(expr, False))
 
 
 def _where(conjunct: Expr[Column], most: int) -> list[str]:

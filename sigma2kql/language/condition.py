@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, assert_never
 
 from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Source, did_you_mean
+from sigma2kql.model.named_rules import folded_name
 from sigma2kql.model.tree import And, Expr, Field, Not, Or
 from sigma2kql.text.nodes import Fault, YamlScalar
 
@@ -100,6 +101,34 @@ def _parser() -> Lark:
     grammar = Path(__file__).with_name("condition.lark").read_text(encoding="utf-8")
     # the basic lexer: a keyword is never read as a name, wherever it stands
     return Lark(grammar, parser="lalr", lexer="basic", transformer=_Actions(), maybe_placeholders=False)
+
+
+_QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
+
+
+@lru_cache(maxsize=256)
+def parse_rule_names(text: str) -> Condition | Fault:
+    """The structure of a condition over the names and ids of rules, which may be quoted; ids in small letters."""
+    names: dict[str, str] = {}
+
+    def stand_in(found: re.Match[str]) -> str:
+        word = f"_{len(names)}".ljust(len(found[0]), "_")
+        names[word] = found[1] or found[2]
+        return word
+
+    def named(node: Condition) -> Condition:
+        match node:
+            case Named(name, start, end):
+                return Named(folded_name(names.get(name, name)), start, end)
+            case Joined(word, operands, depth):
+                return Joined(word, tuple(map(named, operands)), depth)
+            case Quantified():
+                return node
+            case _:
+                assert_never(node)
+
+    parsed = parse(_QUOTED.sub(stand_in, text))
+    return parsed if isinstance(parsed, Fault) else named(parsed)
 
 
 # --------------------------------------------------------------------------------------------------------------------

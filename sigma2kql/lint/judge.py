@@ -20,6 +20,7 @@ from sigma2kql.kql.query import NO_LIMITS
 from sigma2kql.kql.source_map import locate
 from sigma2kql.load.documents import decode
 from sigma2kql.map.target import Target
+from sigma2kql.model.named_rules import NamedRules, place_of
 from sigma2kql.model.tree import (
     Broken,
     Compiled,
@@ -48,7 +49,7 @@ def lint(documents: Sequence[Document]) -> list[tuple[Diagnostic, ...]]:
 
     Source: Sigma specification 2.1, "Rule attributes"; the checks of SigmaHQ's own rules.
     """
-    fed = {r.name for d in documents if isinstance(d, Correlation) and not d.generate for r in d.rules}
+    fed = NamedRules(documents).fed(documents)
     first_id: dict[str, Document] = {}
     first_title: dict[str, Document] = {}
     found = []
@@ -56,7 +57,7 @@ def lint(documents: Sequence[Document]) -> list[tuple[Diagnostic, ...]]:
         try:
             notes = [*_repeated(document, first_id, "id", "W241")]
             if not isinstance(document, Broken | NativeQuery):
-                feeds = bool({document.meta.id, document.meta.name} & fed)
+                feeds = place_of(document) in fed
                 notes += [*_repeated(document, first_title, "title", "W242"), *_missing(document, feeds)]
                 notes += _told(document)
         except Exception as error:

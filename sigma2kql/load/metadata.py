@@ -192,9 +192,6 @@ _READERS = {
 }
 
 
-_LOGSOURCE = ("category", "product", "service", "definition")
-
-
 def read_logsource(source: Source, document: YamlMap, problems: list[Diagnostic]) -> LogSource | None:
     """The log source of a rule or filter; None where there is an error, which is then in `problems`."""
     node = document.get("logsource")
@@ -210,12 +207,6 @@ def read_logsource(source: Source, document: YamlMap, problems: list[Diagnostic]
         return None
     values: dict[str, str] = {}
     failed = False
-    for name in node.values:
-        if name not in _LOGSOURCE and (hint := did_you_mean(name, _LOGSOURCE)):
-            problems.append(
-                diagnostic("E206", f"unknown key `{name}` in the log source", span(source, node.key(name)), hint)
-            )
-            failed = True
     for name in ("category", "product", "service"):
         value = node.values.get(name)
         if value is None or (isinstance(value, YamlScalar) and value.value is None):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cache, partial
 from itertools import product
@@ -18,7 +18,6 @@ from zlib import crc32
 
 from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean, frozen
-from sigma2kql.map.attributes import ATTRIBUTES, untold
 from sigma2kql.map.event_elements import is_element, known_elements
 from sigma2kql.map.field_places import Rows
 from sigma2kql.map.sources import data_sources
@@ -26,7 +25,6 @@ from sigma2kql.map.table_file import read_table
 from sigma2kql.map.target_file import Preference, Service, TargetSettings, read_target
 from sigma2kql.model.tree import (
     Column,
-    Exactness,
     KqlType,
     LogSource,
     Match,
@@ -70,7 +68,6 @@ class Target:
     prefer: tuple[Preference, ...] = ()
     assumed: frozenset[str] = frozenset()  # the data sources that are there; empty: any
     _served: dict[tuple[str | None, ...], list[int]] = field(default_factory=dict, compare=False, repr=False)
-    _stated: dict[str, Set[str]] = field(default_factory=dict, compare=False, repr=False)
     _after: dict[tuple[LogSource, str], tuple[str, ...]] = field(default_factory=dict, compare=False, repr=False)
     _found: dict[LogSource, tuple[tuple[Entry, ...], list[tuple[Rows, ...]]]] = field(
         default_factory=dict, compare=False, repr=False
@@ -111,40 +108,17 @@ class Target:
         entries, found = known
         for number, entry in enumerate(entries):
             if number == len(found):
-                found.append(tuple(self._rows(entry.load(), logsource)))
+                table = entry.load()
+                found.append(
+                    tuple(
+                        [
+                            Rows(table, s, logsource.product, self.assumed)
+                            for s in table.serves
+                            if not s.further and _covers(s.logsource, logsource)
+                        ]
+                    )
+                )
             yield from found[number]
-
-    def _rows(self, table: Table, logsource: LogSource) -> Iterator[Rows]:
-        """The rows of one table that are about a log source; what of it they do not tell is a loss."""
-        for serve in table.serves:
-            if serve.further or not _covers(serve.logsource, logsource):
-                continue
-            loss = untold(serve.logsource, logsource, self.stated()) if _less(serve.logsource, logsource) else ""
-            if loss is None:
-                continue
-            if loss:
-                why = "; ".join(filter(None, (serve.why, loss)))
-                broader: Exactness = "broader" if serve.exactness == "exact" else serve.exactness
-                serve = replace(serve, exactness=broader, why=why)  # noqa: PLW2901
-            yield Rows(table, serve, logsource.product, self.assumed)
-
-    def stated(self) -> Mapping[str, Set[str]]:
-        """The values that mappings of this target and the shipped ones state, by attribute of a log source."""
-        if not self._stated:
-            shipped = [entry for name in target_names() for entry in _shipped_entries(name).values()]
-            sources = [one for entry in (*self.entries, *shipped) for one in entry.logsources]
-            for attribute in ATTRIBUTES:
-                self._stated[attribute] = frozenset(getattr(one, attribute) or "" for one in sources)
-        return self._stated
-
-
-def _less(served: LogSource, asked: LogSource) -> bool:
-    """Whether the one states less than the other."""
-    return (
-        (served.category is None and bool(asked.category))
-        or (served.product is None and bool(asked.product))
-        or (served.service is None and bool(asked.service))
-    )
 
 
 def further_rows(target: Target, table: Table, logsource: LogSource) -> Iterator[Rows]:

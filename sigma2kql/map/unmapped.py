@@ -10,7 +10,6 @@ from dataclasses import replace
 from functools import lru_cache
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, diagnostic, did_you_mean
-from sigma2kql.map.attributes import contradiction
 from sigma2kql.map.field_places import Rows
 from sigma2kql.map.target import Target, carriers, carries_field
 from sigma2kql.model.tree import Rule
@@ -34,8 +33,6 @@ def refusal(
             for n, d in enumerate(error.diagnostics)
         )
     source = rule.logsource
-    if target.serving(source) and (problem := contradiction(source, target.stated())):
-        return Sigma2KqlError([problem])
     hint = "a mapping file of your own can add one: see mappings/README.md"
     if known := carriers(source, target.name):
         hint = f"it is carried by {', '.join(f'{entry.name} (target {name})' for name, entry in known[:4])}"

@@ -9,26 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, assert_never
 
 from sigma2kql.api import Compiler
-from sigma2kql.correlate import column_name
+from sigma2kql.correlate import column_names
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, frozen
 from sigma2kql.engines.duckdb import Engine
 from sigma2kql.events.event_forms import EventForm, recognise, sigma_fields
+from sigma2kql.model.named_rules import NamedRules
+from sigma2kql.model.thresholds import few
 from sigma2kql.model.tree import And, Broken, Compiled, Correlation, Document, Filter, KqlType, NativeQuery, Rule
 from sigma2kql.proof import Counterexample, Feed, Result, Subject, outcome
 from sigma2kql.proof.event_rows import TIMES, raw_row, shape
 from sigma2kql.proof.labelled_rows import GENERATED, fields_of
 from sigma2kql.proof.row_cells import as_datetime, read_column
 from sigma2kql.proof.streams import MOST_EVENTS, Placed, made, stated
-from sigma2kql.reference.correlations import Hit, Known, field_of, firings
+from sigma2kql.reference.correlations import Hit, field_of, firings
 from sigma2kql.reference.evaluate import evaluate, holds, text_of
 
 START = datetime(2025, 1, 6, 8, 30)  # of streams whose events name no time; long over, whatever the day
 STREAM = "_stream"  # the column that tells the rows of streams apart
+LOOSE = "W409"  # says that a field to group by is compared by a bare name
 ENGINE_LIMITS = ("E601", "E605", "E606")
 SHOWN = 12  # events of a stream that a counterexample shows
 
@@ -53,12 +56,11 @@ class _Case:
     groups: frozenset[Group]
     stated: bool | None
     origin: str
+    until: datetime  # when the query is run
 
 
 def fed(compiler: Compiler, done: Compiled) -> Subject:
     """A correlation to prove, with the rules and correlations that it stands on."""
-    documents = [d for d in compiler.documents if isinstance(d, Rule | Correlation)]
-    known = {name: document for document in documents for name in (document.meta.name, document.meta.id) if name}
     feeds: dict[int, Feed] = {}
     inner: dict[int, Correlation] = {}
     todo: list[Document] = [done.document]
@@ -67,7 +69,7 @@ def fed(compiler: Compiler, done: Compiled) -> Subject:
         match document:
             case Correlation() as correlation if id(correlation) not in inner:
                 inner[id(correlation)] = correlation
-                todo += [known[reference.name] for reference in correlation.rules]
+                todo += [compiler.names.find(reference, correlation) for reference in correlation.rules]
             case Rule() as rule if id(rule) not in feeds:
                 feeds[id(rule)] = Feed(rule, compiler.where(rule), compiler.map(rule))
             case Rule() | Correlation() | Filter() | NativeQuery() | Broken():
@@ -157,21 +159,48 @@ def _run(subject: Subject, reader: _Reader, cases: Sequence[_Case]) -> list[froz
     """For each stream the groups for which the query fires. Raises Sigma2KqlError."""
     kql, document = subject.compiled.kql, subject.compiled.document
     assert kql is not None and isinstance(document, Correlation)
-    keys = [column_name(reference.name).strip("[]'") for reference in document.group_by]
+    names = column_names(document)
+    keys = dict.fromkeys(names[reference.name].strip("[]'") for reference in document.group_by)
     found = []
     with Engine(threads=1) as engine:
         engine.connection.execute("PRAGMA disable_optimizer")  # few rows: planning would take longer than running
         for table, columns in reader.tables.items():
             rows = ({**row.cells, STREAM: n} for n, case in enumerate(cases) for row in case.rows if row.table == table)
             engine.load(f"{table}_rows", {**columns, STREAM: "int"}, rows)
-        for number in range(len(cases)):
+        for number, case in enumerate(cases):
+            engine.now = case.until
             for table in reader.tables:
                 engine.connection.execute(
                     f'CREATE OR REPLACE VIEW "{table}" AS SELECT * EXCLUDE ({STREAM}) FROM "{table}_rows" '  # noqa: S608
                     f"WHERE {STREAM} = {number:d}"
                 )
-            found.append(frozenset(tuple(text_of(row[key]) for key in keys) for row in engine.run(kql)))
+            given = frozenset(tuple(text_of(row[key]) for key in keys) for row in engine.run(kql))
+            found.append(_recognised(given, case.groups))
     return found
+
+
+def _recognised(given: frozenset[Group], meant: frozenset[Group]) -> frozenset[Group]:
+    """The groups that a query gives, by the names of those meant: a table may hold a part of an event's value, or write
+    it otherwise. Two groups meant are never one group given.
+    """
+    left = set(meant)
+    found = set()
+    for group in sorted(given):
+        fits = sorted(one for one in left if all(map(_stands_for, group, one)))
+        found.add(fits[0] if fits else group)
+        left -= set(fits[:1])
+    return frozenset(found)
+
+
+def _stands_for(given: str, meant: str) -> bool:
+    """Whether a column's text is what a table makes of an event's: the same, a last or first part, another spelling."""
+    if given == meant or meant.endswith(("\\" + given, "/" + given)) or meant.startswith((given + ".", given + "@")):
+        return True
+    if given.startswith("hkey_"):
+        short = {"hkey_local_machine": "hklm", "hkey_users": "hku", "hkey_current_user": "hkcu"}
+        hive, separator, rest = given.partition("\\")
+        return short.get(hive, hive) + separator + rest == meant
+    return meant.startswith("0x") and given.isdecimal() and int(given) == int(meant, 16)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -186,8 +215,8 @@ class _Reader:
         self.subject = subject
         self.correlation = subject.compiled.document
         self.feeds = subject.feeds
-        documents: list[Rule | Correlation] = [*(feed.rule for feed in subject.feeds), *subject.inner]
-        self.known: Known = {name: d for d in documents for name in (d.meta.name, d.meta.id) if name}
+        self.names = NamedRules([*(feed.rule for feed in subject.feeds), *subject.inner])
+        self.loose = {d.span for d in subject.compiled.diagnostics if d.code == LOOSE}
         self.asked = self._asked()
         self.tables: dict[str, dict[str, KqlType]] = {}
         for feed in self.feeds:
@@ -200,9 +229,9 @@ class _Reader:
         found: dict[int, set[str]] = {id(feed.rule): set() for feed in self.feeds}
         for correlation in (self.correlation, *self.subject.inner):
             for reference in correlation.rules:
-                document = self.known[reference.name]
+                document = self.names.find(reference, correlation)
                 if isinstance(document, Rule):
-                    names = (field_of(correlation, g.name, reference.name, document) for g in correlation.group_by)
+                    names = (field_of(correlation, g.name, self.names, document) for g in correlation.group_by)
                     found[id(document)].update(names, correlation.threshold.fields if correlation.threshold else ())
         return found
 
@@ -223,7 +252,7 @@ class _Reader:
             found.append(self.case(rows, None, "the events given"))
         for stream in self.subject.streams:
             found += self.read(stated(stream.events), stream.expected, stream.origin, notes)
-        for one in made(self.subject, self.known, count, seed) if count else ():
+        for one in made(self.subject, self.names, count, seed) if count else ():
             found += self.read(one.events, None, f"{GENERATED} ({one.how})", notes)
         return found, notes
 
@@ -241,37 +270,13 @@ class _Reader:
             id(feed.rule): [Hit(row.time, row.matched[n]) for row in rows if n in row.matched]
             for n, feed in enumerate(self.feeds)
         }
-        fired = firings(self.correlation, self.known, lambda rule: hits[id(rule)])
-        names = [reference.name for reference in self.correlation.group_by]
-        shown = self._as_columns(rows)
-        groups = frozenset(tuple(shown.get((n, v), v) for n in names for v in (hit.fields[n],)) for hit in fired)
-        return _Case(tuple(rows), groups, expected, origin)
-
-    def _as_columns(self, rows: Sequence[_Row]) -> dict[tuple[str, str], str]:
-        """(name to group by, value in the event) -> the text that its column holds, which may be a part of it."""
-        found: dict[tuple[str, str], str] = {}
-        for row in rows:
-            for number, fields in row.matched.items():
-                feed = self.feeds[number]
-                for name, field in self._grouped(self.correlation, feed.rule):
-                    texts = (text_of(read_column(row.cells, column)) for column in feed.mapped.columns(field))
-                    text = next(filter(None, texts), "")
-                    if text:
-                        found[name, text_of(fields.get(field))] = text
-        return found
-
-    def _grouped(self, correlation: Correlation, rule: Rule) -> list[tuple[str, str]]:
-        """(name to group by, field of the rule), through the correlations in between."""
-        found = []
-        for reference in correlation.rules:
-            document = self.known[reference.name]
-            for group in correlation.group_by:
-                field = field_of(correlation, group.name, reference.name, document)
-                if document is rule:
-                    found.append((group.name, field))
-                elif isinstance(document, Correlation):
-                    found += [(group.name, inner) for name, inner in self._grouped(document, rule) if name == field]
-        return found
+        times = [row.time for row in rows]
+        last = max(times, default=START)
+        until = last if few(self.correlation) else last + 2 * timedelta(seconds=self.correlation.timespan)
+        fired = firings(self.correlation, self.names, lambda rule: hits[id(rule)], until, self.loose)
+        names = dict.fromkeys(reference.name for reference in self.correlation.group_by)
+        groups = frozenset(tuple(hit.fields[name] for name in names) for hit in fired)
+        return _Case(tuple(rows), groups, expected, origin, until)
 
     def row(self, placed: Placed) -> _Row | str:
         """The row of an event, or why there is none."""

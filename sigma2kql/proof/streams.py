@@ -4,7 +4,7 @@ Place in the flow: under the judge of correlations, above the making of rows. In
 whether the correlation fires: that is the reference's to say.
 
 Made are streams with just enough matches over the whole time span, with one too few, one just outside, one of another
-group, without a group, all at once, in reverse order, of one value; and small random ones.
+group, of groups that take turns, without a group, all at once, in reverse order, of one value; and small random ones.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from itertools import islice
 from typing import Any, Literal
 
 from sigma2kql.diagnostics.diagnostic import frozen
+from sigma2kql.model.named_rules import NamedRules
+from sigma2kql.model.thresholds import passes
 from sigma2kql.model.tree import Compiled, Correlation, Rule
 from sigma2kql.proof import Feed, Subject
 from sigma2kql.proof.event_rows import shape
 from sigma2kql.proof.generate import Choices
 from sigma2kql.proof.labelled_rows import fields_of, rows_of
-from sigma2kql.reference.correlations import Known, field_of, passes
+from sigma2kql.reference.correlations import field_of
 
 MOST = 300  # matches in a stream that is made
 MOST_EVENTS = 5_000  # in a stream that is judged: the reference compares each match with others
@@ -88,7 +90,7 @@ class _Unit:
     value: int = 0
 
 
-def made(subject: Subject, known: Known, count: int, seed: str) -> Iterator[Made]:
+def made(subject: Subject, names: NamedRules, count: int, seed: str) -> Iterator[Made]:
     """`count` streams, or fewer where the correlation needs very many matches or no event can be made of a rule."""
     correlation = subject.compiled.document
     assert isinstance(correlation, Correlation)
@@ -96,7 +98,7 @@ def made(subject: Subject, known: Known, count: int, seed: str) -> Iterator[Made
     needed = _needed(correlation)
     if needed > MOST:
         return
-    maker = _Maker(subject, known, seed)
+    maker = _Maker(subject, names, seed)
     if maker.lacking():
         return
     shift = timedelta(seconds=random.randrange(correlation.timespan))
@@ -130,6 +132,9 @@ def _patterns(correlation: Correlation, needed: int, random: Choices) -> Iterato
     yield "one too few", even(needed - 1)
     yield "just outside", [*enough[:-1], _Unit(span + SECOND, enough[-1].rule, value=needed)]
     yield "another group", [*enough[:-1], _Unit(span, enough[-1].rule, 2, needed)]
+    # each group has as many matches as it takes, but never all of them within the time span
+    apart = [_Unit(span * (4 + 2 * u.value), u.rule, 2 - u.value % 2, u.value) for u in enough]
+    yield "groups taking turns", [*(_Unit(u.at, u.rule, 1 + u.value % 2, u.value) for u in enough), *apart]
     yield "without a group", [*enough[:-1], _Unit(span, enough[-1].rule, None, needed)]
     yield "all without a group", [_Unit(u.at, u.rule, None, u.value) for u in enough]
     yield "all at once", even(needed, timedelta())
@@ -179,8 +184,8 @@ _FORMS: tuple[Callable[[int], Any], ...] = (
 class _Maker:
     """Makes the events of a match, of a rule or of a correlation in between."""
 
-    def __init__(self, subject: Subject, known: Known, seed: str) -> None:
-        self.known = known
+    def __init__(self, subject: Subject, names: NamedRules, seed: str) -> None:
+        self.names = names
         self.feeds = {id(feed.rule): feed for feed in subject.feeds}
         self.bases = {key: _bases(feed, seed) for key, feed in self.feeds.items()}
         self.tested = {key: set(fields_of(feed.where)) for key, feed in self.feeds.items()}
@@ -208,7 +213,7 @@ class _Maker:
         """Whether the tables have room for events with this form."""
         wanted = self.wanted(correlation, _Unit(timedelta(), rule))
         wanted = {n: w for n, w in wanted.items() if w is not None and (w.kind, w.place) == (kind, place)}
-        document = self.known[correlation.rules[rule].name]
+        document = self.names.find(correlation.rules[rule], correlation)
         for one, event in self.events(document, wanted, timedelta(), ""):
             feed = self.feeds[id(one)]
             assert feed.mapped.serve is not None
@@ -219,16 +224,17 @@ class _Maker:
 
     def matches(self, correlation: Correlation, unit: _Unit) -> Iterator[Placed]:
         """The events of one match of one of the correlation's rules."""
-        name = correlation.rules[unit.rule].name
-        for _, placed in self.events(self.known[name], self.wanted(correlation, unit), unit.at, name):
+        reference = correlation.rules[unit.rule]
+        document = self.names.find(reference, correlation)
+        for _, placed in self.events(document, self.wanted(correlation, unit), unit.at, reference.name):
             yield placed
 
     def wanted(self, correlation: Correlation, unit: _Unit) -> dict[str, _Wanted | None]:
         """What the fields of a match are to hold; None: nothing."""
-        name = correlation.rules[unit.rule].name
+        document = self.names.find(correlation.rules[unit.rule], correlation)
         found: dict[str, _Wanted | None] = {}
         for place, group in enumerate(correlation.group_by):
-            field = field_of(correlation, group.name, name, self.known[name])
+            field = field_of(correlation, group.name, self.names, document)
             found[field] = None if unit.group is None else _Wanted("group", unit.group, place)
         threshold = correlation.threshold
         for field in threshold.fields if threshold is not None else ():
@@ -247,10 +253,10 @@ class _Maker:
         needed = min(_needed(document), MOST)
         step = min(SECOND, timedelta(seconds=document.timespan) / max(needed, 1))
         for number in range(needed):
-            inner = document.rules[number % len(document.rules)].name
-            own = self.known[inner]
+            reference = document.rules[number % len(document.rules)]
+            own = self.names.find(reference, document)
             fields: dict[str, _Wanted | None] = {
-                field_of(document, group.name, inner, own): wanted.get(group.name, _Wanted("value", 1))
+                field_of(document, group.name, self.names, own): wanted.get(group.name, _Wanted("value", 1))
                 for group in document.group_by
             }
             for field in document.threshold.fields if document.threshold is not None else ():
@@ -258,7 +264,7 @@ class _Maker:
                 fields.setdefault(
                     field, _Wanted("number" if measured else "value", _near(document, 3) if measured else number)
                 )
-            yield from self.events(own, fields, at - step * (needed - 1 - number), inner)
+            yield from self.events(own, fields, at - step * (needed - 1 - number), reference.name)
 
     def event(self, rule: Rule, wanted: Mapping[str, _Wanted | None]) -> Mapping[str, Any]:
         """An event that the rule means, with what is wanted in fields that it does not test.

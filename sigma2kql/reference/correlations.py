@@ -2,38 +2,32 @@
 
 Place in the flow: beside `evaluate`, which says the same of a single event; read by the judge of correlations.
 Invariant: no KQL and no table is known here. A correlation fires for a group at the time of a match, with what lies in
-the time span up to it (both ends included); thresholds that count few are asked of fixed windows of the clock.
+the time span up to it (both ends included); absence (upper bounds alone) is asked of whole windows of the clock, of
+groups that had a match before.
 
-Source: Sigma correlation rules specification 2.1; for conditions over names of rules, pySigma. The readings taken: a
-match without a value in a field to group by is in no group, and one without the value to count or to compute with does
-not count; matches of one time are in any order; a rule under `not` may match neither within the window nor within the
-time span after it; a percentile is the nearest rank.
+Source: Sigma correlation rules specification 2.1; for conditions over names of rules, pySigma. The readings taken:
+values are compared without regard to case; a match without a value in a field to group by (or with `-`, which Windows
+writes for none) is in no group, and one without the value to count or to compute with does not count; matches of one
+time are in any order; a rule under `not` may match neither within the window nor within the time span after it; sums
+and means are those of six decimals; a percentile is the nearest rank.
 """
 
 from __future__ import annotations
 
 import math
-import operator
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from fractions import Fraction
 from operator import attrgetter
 from typing import Any, assert_never
 
-from sigma2kql.diagnostics.diagnostic import frozen
-from sigma2kql.language.condition import Condition, Joined, Named, Quantified, parse
+from sigma2kql.diagnostics.diagnostic import Span, frozen
+from sigma2kql.language.condition import Condition, Joined, Named, Quantified, parse_rule_names
+from sigma2kql.model.named_rules import NamedRules
+from sigma2kql.model.thresholds import few, passes
 from sigma2kql.model.tree import Correlation, Rule
 from sigma2kql.reference.evaluate import text_of
-
-_COMPARES: Mapping[str, Callable[[Any, Any], bool]] = {
-    "gt": operator.gt,
-    "gte": operator.ge,
-    "lt": operator.lt,
-    "lte": operator.le,
-    "eq": operator.eq,
-    "neq": operator.ne,
-}
-_FEW = frozenset({"lt", "lte", "eq", "neq"})
 
 
 @frozen
@@ -54,34 +48,56 @@ class _Member:
 
 
 _time = attrgetter("time")
-Known = Mapping[str, Rule | Correlation]  # by name and by id
 
 
-def firings(correlation: Correlation, known: Known, hits: Callable[[Rule], Sequence[Hit]]) -> list[Hit]:
-    """When, and for which groups (the fields of each hit), the correlation fires; `hits` are the matches of a rule."""
+def firings(
+    correlation: Correlation,
+    names: NamedRules,
+    hits: Callable[[Rule], Sequence[Hit]],
+    until: datetime,
+    loose: Collection[Span | None] = (),
+) -> list[Hit]:
+    """When, and for which groups (the fields of each hit), the correlation fires; `hits` are the matches of a rule.
+
+    `until`: when it is asked; windows behind that are not over. `loose`: the places of the fields to group by that are
+    compared by the bare name of an account or a host, as the rules' logs write them in different forms.
+    """
     groups: dict[tuple[str, ...], list[_Member]] = {}
-    for name in dict.fromkeys(reference.name for reference in correlation.rules):
-        document = known[name]
-        found = firings(document, known, hits) if isinstance(document, Correlation) else hits(document)
+    for reference in dict.fromkeys(correlation.rules):
+        document = names.find(reference, correlation)
+        inner = isinstance(document, Correlation)
+        found = firings(document, names, hits, until, loose) if isinstance(document, Correlation) else hits(document)
         for hit in found:
-            values = (hit.fields.get(field_of(correlation, g.name, name, document)) for g in correlation.group_by)
-            if all(key := tuple(map(text_of, values))) and _has_values(correlation, hit.fields):
-                groups.setdefault(key, []).append(_Member(hit.time, name, hit.fields))
-    names = [reference.name for reference in correlation.group_by]
+            key = tuple(
+                _folded(hit.fields.get(field_of(correlation, g.name, names, document)), g.span in loose)
+                for g in correlation.group_by
+            )
+            if all(value not in ("", "-") for value in key) and (inner or _has_values(correlation, hit.fields)):
+                groups.setdefault(key, []).append(_Member(hit.time, reference.name, hit.fields))
+    fields = [reference.name for reference in correlation.group_by]
     return [
-        Hit(time, dict(zip(names, key, strict=True)))
+        Hit(time, dict(zip(fields, key, strict=True)))
         for key, members in groups.items()
-        for time in sorted(set(_times(correlation, sorted(members, key=lambda member: member.time))))
+        for time in sorted(set(_times(correlation, sorted(members, key=lambda member: member.time), until)))
     ]
 
 
-def field_of(correlation: Correlation, name: str, rule: str, document: Rule | Correlation) -> str:
+def _folded(value: Any, loose: bool) -> str:
+    """A value as it is compared; `loose`: an account or a host without its domain."""
+    text = text_of(value).lower()
+    if not loose:
+        return text
+    name = text.rpartition("\\")[2].partition("@")[0]
+    return name.partition(".")[0] if any(char.isalpha() for char in name.partition(".")[0]) else name
+
+
+def field_of(correlation: Correlation, name: str, names: NamedRules, document: Rule | Correlation) -> str:
     """The field of a rule behind a name to group by: an alias, or the name itself."""
     alias = correlation.aliases.get(name, {})
-    return next((alias[n] for n in (rule, document.meta.name, document.meta.id) if n and n in alias), name)
+    return next((field for rule, field in alias.items() if document in names.candidates(rule, correlation)), name)
 
 
-def _times(correlation: Correlation, members: Sequence[_Member]) -> Iterator[datetime]:
+def _times(correlation: Correlation, members: Sequence[_Member], until: datetime) -> Iterator[datetime]:
     """The times at which one group fires; the members come in order of time."""
     span = timedelta(seconds=correlation.timespan)
     bounds = correlation.threshold.bounds if correlation.threshold else ()
@@ -89,11 +105,15 @@ def _times(correlation: Correlation, members: Sequence[_Member]) -> Iterator[dat
         yield from _ordered([reference.name for reference in correlation.rules], members, span)
     elif correlation.expression is not None:
         yield from _conditional(parsed(correlation.expression), members, span)
-    elif counts_few(correlation):
+    elif few(correlation):
         windows: dict[datetime, list[_Member]] = {}
         for member in members:
-            windows.setdefault(datetime.min + (member.time - datetime.min) // span * span, []).append(member)
-        yield from (start for start, held in windows.items() if passes(bounds, _measured(correlation, held)))
+            windows.setdefault(_window(member.time, span), []).append(member)
+        start = _window(members[0].time, span) + span
+        while start + span <= until:
+            if passes(bounds, _measured(correlation, windows.get(start, ()))):
+                yield start + span
+            start += span
     else:
         all_of_them = (("gte", len({reference.name for reference in correlation.rules})),)
         for time in {member.time for member in members}:
@@ -102,19 +122,9 @@ def _times(correlation: Correlation, members: Sequence[_Member]) -> Iterator[dat
                 yield time
 
 
-def counts_few(correlation: Correlation) -> bool:
-    """Whether only fixed windows can answer: a threshold without a lower bound. That all rules match is one."""
-    bounds = correlation.threshold.bounds if correlation.threshold else ()
-    if correlation.type == "temporal" and bounds:
-        count = len({reference.name for reference in correlation.rules})
-        if [n for n in range(count + 1) if passes(bounds, n)] == [count]:
-            return False
-    return bool(bounds) and all(op in _FEW for op, _ in bounds)
-
-
-def passes(bounds: Sequence[tuple[str, float]], value: float) -> bool:
-    """Whether a value is within all bounds."""
-    return all(_COMPARES[op](value, number) for op, number in bounds)
+def _window(time: datetime, span: timedelta) -> datetime:
+    """The beginning of the window of the clock that a time lies in."""
+    return datetime.min + (time - datetime.min) // span * span
 
 
 def _has_values(correlation: Correlation, fields: Mapping[str, Any]) -> bool:
@@ -133,41 +143,50 @@ def _measured(correlation: Correlation, held: Sequence[_Member]) -> float:
         case "event_count":
             return len(held)
         case "value_count":
-            return len({tuple(text_of(member.fields.get(field)) for field in fields) for member in held})
+            return len({tuple(text_of(member.fields.get(field)).lower() for field in fields) for member in held})
         case "temporal" | "temporal_ordered":
             return len({member.rule for member in held})
     numbers = sorted(n for member in held if (n := _number(member.fields.get(fields[0]))) is not None)
     if correlation.type == "value_sum":
-        return math.fsum(numbers)
+        return round(math.fsum(numbers), 6)
     if correlation.type == "value_avg":
-        return math.fsum(numbers) / len(numbers)
-    percent = threshold.percentile if threshold and threshold.percentile is not None else 50.0
-    return numbers[max(0, math.ceil(percent / 100 * len(numbers)) - 1)]
+        return round(math.fsum(numbers) / len(numbers), 6)
+    percent = Fraction(str(threshold.percentile)) if threshold and threshold.percentile is not None else Fraction(50)
+    return numbers[max(0, math.ceil(percent * len(numbers) / 100) - 1)]
 
 
 def _number(value: Any) -> float | None:
     try:
-        return float(text_of(value))
+        number = float(text_of(value))
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _ordered(names: Sequence[str], members: Sequence[_Member], span: timedelta) -> Iterator[datetime]:
-    """The times at which the last rule matches, with one match of each before it in order, all within the span."""
-    latest = {n: member.time for n, member in enumerate(members) if member.rule == names[0]}  # start of a chain, by end
-    for name in names[1:]:
-        following = {}
-        for n, member in enumerate(members):
-            starts = [start for m, start in latest.items() if m != n and members[m].time <= member.time]
-            if member.rule == name and starts and member.time - max(starts) <= span:
-                following[n] = max(starts)
-        latest = following
-    yield from (members[n].time for n in latest)
+    """The times at which the last rule matches, with one match of each before it in order, all within the span.
+
+    Looked for backwards, always the latest match that is left: none of the others lets the order begin later.
+    """
+    for last, end in enumerate(members):
+        if end.rule != names[-1]:
+            continue
+        used, time = {last}, end.time
+        for name in reversed(names[:-1]):
+            fits = (n for n, m in enumerate(members) if m.rule == name and m.time <= time and n not in used)
+            found = max(fits, key=lambda n: members[n].time, default=None)
+            if found is None:
+                break
+            used.add(found)
+            time = members[found].time
+        else:
+            if end.time - time <= span:
+                yield end.time
 
 
 def parsed(expression: str) -> Condition:
     """A condition over rule names, which was found right when the document was read."""
-    tree = parse(expression)
+    tree = parse_rule_names(expression)
     assert isinstance(tree, Joined | Named)
     return tree
 

@@ -328,3 +328,35 @@ def _mapped(text: str) -> Any:
     except ValueError:
         return None
     return address if address.version == 6 else ip_address(f"::ffff:{address}")
+
+
+def test_window_functions_scan_and_moments() -> None:
+    """Values by hand, from the pages of row_cumsum(), scan, make_list() and ingestion_time()."""
+    from datetime import datetime
+
+    columns: dict[str, KqlType] = {"k": "string", "t": "datetime", "v": "long", "at": "datetime"}
+    rows = [
+        {"k": k, "t": f"2025-01-06T08:0{m}:00Z", "v": m, "at": "2025-01-06T09:00:00Z"} for k in "ab" for m in range(4)
+    ]
+    with Engine(arrival="at") as engine:
+        engine.load("T", columns, rows)
+        engine.now = datetime(2025, 1, 6, 8, 4)
+        sums = (
+            "T | sort by k asc, t asc | extend New = prev(k) != k | extend s = row_cumsum(v, New), all = row_cumsum(1)"
+        )
+        assert [(r["s"], r["all"]) for r in engine.run(sums)] == list(zip([0, 1, 3, 6] * 2, range(1, 9), strict=True))
+        later = (
+            "T | where k == 'a' | sort by k asc, t desc | scan declare (n: datetime, d: long) with (step s: true => "
+            "n = iff(v == 2, t, iff(k == s.k, s.n, datetime(null))), "
+            "d = case(isnull(s.d), 0, not(v > 1), s.d + 10, max_of(s.d, 7));)"
+        )
+        found = engine.run(later)
+        assert [r["d"] for r in found] == [0, 7, 17, 27]
+        assert [r["n"] and r["n"].minute for r in found] == [None, 2, 2, 2]
+        assert len(engine.run("T | where t >= ago(1m) and now() > t")) == 2
+        assert engine.run("T | take 1 | extend i = ingestion_time()")[0]["i"] == datetime(2025, 1, 6, 9)
+        (row,) = engine.run("T | summarize l = make_list(v, 3), s = make_set(v, 2), every = make_set(v)")
+        assert (len(row["l"]), len(row["s"]), len(row["every"])) == (3, 2, 4)
+    with Engine() as engine:
+        engine.load("T", columns, rows[:1])
+        assert engine.run("T | extend i = ingestion_time()")[0]["i"] is None

@@ -34,9 +34,7 @@ sources:
   iis: {exactness: broader, why: macOS as well}
   github: {product: linux, never: [Path]}
 serves:
-  - logsource: {category: demo, product: windows}
-  - logsource: {category: demo, product: linux}
-  - logsource: {category: demo, product: ''}
+  - logsource: {category: demo}
   - {logsource: {category: own}, sources: [sysmon, entra]}
   - {logsource: {category: plain}, sources: {sysmon: {lost: {Path: not here}}}}
 fields:
@@ -197,7 +195,7 @@ def test_the_commands_show_them(mappings: Path, capsys: pytest.CaptureFixture[st
     assert listed[listed.index("serves category: own") + 1] == "  source sysmon: Sysmon"
     table = json.loads(run("targets", "demo", "Mixed_CL", "-f", "json"))
     assert table["sources"]["okta"]["columns"] == {"Path": {"is": "bare-name", "why": "a bare name"}}
-    assert [list(serve["sources"] or ()) for serve in table["serves"]] == [[], [], [], ["sysmon", "entra"], ["sysmon"]]
+    assert [list(serve["sources"] or ()) for serve in table["serves"]] == [[], ["sysmon", "entra"], ["sysmon"]]
 
 
 def test_many_rules_of_one_reason_are_one_sentence(mappings: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,18 +159,19 @@ def _shape_path(value: str, columns: tuple[Column, ...], options: Mapping[str, A
 
 def _host_of_url(request: Request) -> Expr[Column]:
     """Compare with the host part of a URL, or the column itself where it has no scheme."""
-    hosts = tuple(
-        Column(
-            f"extract(@'^(?:[A-Za-z][A-Za-z0-9+.-]*://)?(?:[^/?#@]*@)?([^/?#:]*)', 1, {column.text})",
-            "string",
-            column.reads,
-            "computed",
-            ("host", column.text),
-            f"{column.name or column.text}Host",
-        )
-        for column in request.columns
+    return request._replace(columns=tuple(map(host_of, request.columns))).anywhere(request.test)
+
+
+def host_of(column: Column) -> Column:
+    """The host part of a URL, or the column itself where it has no scheme."""
+    return Column(
+        f"extract(@'^(?:[A-Za-z][A-Za-z0-9+.-]*://)?(?:[^/?#@]*@)?([^/?#:]*)', 1, {column.text})",
+        "string",
+        column.reads,
+        "computed",
+        ("host", column.text),
+        f"{column.name or column.text}Host",
     )
-    return request._replace(columns=hosts).anywhere(request.test)
 
 
 TRANSFORMS: dict[str, Transform] = {
