@@ -1,44 +1,45 @@
-"""The rows that a hunt found, as a table, NDJSON or CSV; rows are written as they come and never held together."""
+"""The hits of a hunt as tables, lines, spreadsheets and reports.
+
+Place in the flow: between `hunt` and the terminal or file. Invariant: what comes from events is data in every form: no
+control character reaches a terminal, no formula a spreadsheet, no markup a page.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from tempfile import TemporaryFile
-from typing import Any, Protocol, TextIO
+from pathlib import Path
+from typing import Any, TextIO
 
 from sigma2kql.diagnostics.render import printable
-from sigma2kql.engines.remote import Rows
-from sigma2kql.model.tree import Compiled
+from sigma2kql.hunt.hits import LEVELS, Hit
 
-FORMATS = ("table", "ndjson", "csv")
 RULE = ("rule_id", "rule_title", "rule_level", "rule_path")
-CELL = 100  # characters of a cell of a table
+HIT = ("rule_tags", "time", "host", "account", "record_id", "origin", "matched")
+CELL = 400  # characters of a value on a terminal
+SHOWN = 5  # hits of one rule on a terminal
+REST = 12  # further fields of an event on a terminal
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_SARIF = {"critical": "error", "high": "error", "medium": "warning", "low": "note", "informational": "note"}
+_COLORS = {"critical": "\x1b[1;35m", "high": "\x1b[1;31m", "medium": "\x1b[33m", "low": "\x1b[36m"}
+MITRE = re.compile(r"attack\.(t\d{4}(?:\.\d{3})?)", re.IGNORECASE)
 
 
-class Writer(Protocol):
-    def write(self, done: Compiled, rows: Rows) -> None:
-        """The rows of one rule."""
+def write_hits(form: str, hits: Sequence[Hit], stream: TextIO, width: int, color: bool, timeline: bool) -> None:
+    """All hits in one of `FORMATS`, ordered by level and time, with `timeline` by time alone."""
+    _WRITERS[form](sorted(hits, key=_by_time if timeline else _by_level), stream, width, color, timeline)
 
 
-@contextmanager
-def open_writer(form: str, stream: TextIO, width: int) -> Iterator[Writer]:
-    """A writer of this form; what it holds back is written at the end of the block, also after an error."""
-    match form:
-        case "ndjson":
-            yield _Ndjson(stream)
-        case "csv":
-            writer = _Csv(stream)
-            try:
-                yield writer
-            finally:
-                writer.finish()
-        case _:
-            yield _Table(stream, width)
+def _by_time(hit: Hit) -> tuple[bool, float, int]:
+    return hit.time is None, hit.time.timestamp() if hit.time else 0.0, hit.rank()
+
+
+def _by_level(hit: Hit) -> tuple[int, bool, float]:
+    return hit.rank(), hit.time is None, hit.time.timestamp() if hit.time else 0.0
 
 
 def _plain(value: Any) -> Any:
@@ -48,99 +49,234 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _rule(done: Compiled) -> tuple[str, str, str, str]:
-    meta = done.document.meta
-    return meta.id or "", meta.title, meta.level or "", done.document.origin.source.path
+def as_dict(hit: Hit) -> dict[str, Any]:
+    """A hit as NDJSON has it."""
+    meta = hit.done.document.meta
+    return {
+        "id": meta.id,
+        "title": meta.title,
+        "level": meta.level,
+        "path": hit.done.document.origin.source.path,
+        "table": hit.done.table,
+        "tags": list(meta.tags),
+        "time": hit.time,
+        "host": hit.host or None,
+        "account": hit.account or None,
+        "record_id": hit.record_id or None,
+        "origin": hit.origin or None,
+        "matched": dict(hit.matched),
+        "row": dict(hit.row),
+    }
 
 
-class _Ndjson:
-    """One object a row: the rule, and the row under `row`."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-
-    def write(self, done: Compiled, rows: Rows) -> None:
-        meta = done.document.meta
-        head = {
-            "id": meta.id,
-            "title": meta.title,
-            "level": meta.level,
-            "path": done.document.origin.source.path,
-            "table": done.table,
-        }
-        for row in rows.rows:
-            line = {**head, "row": dict(zip(rows.columns, row, strict=True))}
-            self.stream.write(json.dumps(line, ensure_ascii=False, default=_plain) + "\n")
+def _ndjson(hits: Sequence[Hit], stream: TextIO, *_: Any) -> None:
+    stream.writelines(json.dumps(as_dict(hit), ensure_ascii=False, default=_plain) + "\n" for hit in hits)
 
 
-class _Csv:
-    """The rule's columns, then every column of any rule. The header is known last, so rows wait in a file.
+# --------------------------------------------------------------------------------------------------------------------
+# CSV: a text that a spreadsheet would take for a formula gets a ' in front (OWASP: "CSV Injection")
 
-    A text that a spreadsheet would take for a formula gets a ' in front (OWASP: "CSV Injection").
-    """
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self.columns: dict[str, None] = {}
-        self.waiting = TemporaryFile("w+", encoding="utf-8", newline="\n")  # noqa: SIM115 - closed by finish
-
-    def write(self, done: Compiled, rows: Rows) -> None:
-        self.columns.update(dict.fromkeys(rows.columns) if rows.rows else {})
-        for row in rows.rows:
-            values = dict(zip(rows.columns, row, strict=True))
-            self.waiting.write(json.dumps([_rule(done), values], default=_plain) + "\n")
-
-    def finish(self) -> None:
-        out = csv.writer(self.stream, lineterminator="\n")
-        out.writerow([*RULE, *self.columns])
-        self.waiting.seek(0)
-        for line in self.waiting:
-            rule, values = json.loads(line)
-            out.writerow([*map(_cell, rule), *(_cell(values.get(name)) for name in self.columns)])
-        self.waiting.close()
+def _csv(hits: Sequence[Hit], stream: TextIO, *_: Any) -> None:
+    columns = dict.fromkeys(name for hit in hits for name in hit.row)
+    out = csv.writer(stream, lineterminator="\n")
+    out.writerow([*RULE, *HIT, *map(_cell, columns)])
+    for hit in hits:
+        told = as_dict(hit)
+        rule = (told["id"] or "", told["title"], told["level"] or "", told["path"])
+        about = (" ".join(told["tags"]), *(told[name] for name in HIT[1:]))
+        out.writerow([*map(_cell, (*rule, *about)), *(_cell(hit.row.get(name)) for name in columns)])
 
 
 def _cell(value: Any) -> Any:
     if isinstance(value, dict | list | bool):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False, default=_plain)
+    if isinstance(value, datetime):
+        return _plain(value)
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return value
 
 
-class _Table:
-    """For each rule with rows a heading and its rows in aligned columns, without those that are empty throughout."""
-
-    def __init__(self, stream: TextIO, width: int) -> None:
-        self.stream = stream
-        self.width = width
-        self.first = True
-
-    def write(self, done: Compiled, rows: Rows) -> None:
-        if not rows.rows:
-            return
-        meta = done.document.meta
-        count = len(rows.rows)
-        about = ", ".join(part for part in (meta.level, meta.id, done.document.origin.source.path) if part)
-        heading = f"{meta.title} ({about}): {count:,} row{'s' * (count != 1)}"
-        used = [i for i in range(len(rows.columns)) if any(row[i] not in (None, "") for row in rows.rows)]
-        names = list(rows.columns)
-        table = [[names[i] for i in used], *([_shown(row[i], done.mapped) for i in used] for row in rows.rows)]
-        widths = [max(len(line[i]) for line in table) for i in range(len(used))]
-        lines = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in table]
-        self.stream.write(("" if self.first else "\n") + printable(heading) + "\n")
-        self.first = False
-        for line in lines:
-            text = f"  {line}"
-            self.stream.write((text if len(text) <= self.width else text[: self.width - 1] + "…") + "\n")
+# --------------------------------------------------------------------------------------------------------------------
+# Terminal
 
 
-def _shown(value: Any, fields: Iterable[str]) -> str:
-    """A cell: of a property bag, the fields that the rule asks for come first."""
-    if value is None:
-        return ""
-    if isinstance(value, dict):
-        value = {name: value[name] for name in dict.fromkeys((*fields, *value)) if value.get(name) not in (None, "")}
+def _table(hits: Sequence[Hit], stream: TextIO, width: int, color: bool, timeline: bool) -> None:
+    """For each rule its hits with the evidence; with `timeline` one line a hit, by time."""
+    if timeline:
+        for hit in hits:
+            evidence = ", ".join(f"{name}={_shown(value)}" for name, value in hit.matched.items())
+            head = f"{_moment(hit)}  {_level(hit, color)}  {hit.host or '-'}  {hit.done.document.meta.title}"
+            _line(stream, f"{head}: {evidence}" if evidence else head, width, color)
+        return
+    by_rule: dict[tuple[str, int], list[Hit]] = {}
+    for hit in hits:
+        origin = hit.done.document.origin
+        by_rule.setdefault((origin.source.path, origin.index), []).append(hit)
+    for number, own in enumerate(by_rule.values()):
+        meta = own[0].done.document.meta
+        about = ", ".join(part for part in (meta.id, own[0].done.document.origin.source.path) if part)
+        count = f"{len(own):,} row{'s' * (len(own) != 1)}"
+        tags = " ".join(dict.fromkeys(tag[1].upper() for tag in MITRE.finditer(" ".join(meta.tags))))
+        stream.write("\n" * bool(number))
+        _line(
+            stream, f"{_level(own[0], color)}  {meta.title} ({about}): {count}{f'  {tags}' if tags else ''}", 0, color
+        )
+        for hit in own[:SHOWN]:
+            _evidence(hit, stream, width)
+        if len(own) > SHOWN:
+            _line(stream, f"  .. and {len(own) - SHOWN:,} more (-f ndjson, csv or html has them all)", width, color)
+
+
+def _evidence(hit: Hit, stream: TextIO, width: int) -> None:
+    where = [_moment(hit), hit.host, hit.account, f"record {hit.record_id}" if hit.record_id else "", hit.origin]
+    _line(stream, "  " + "  ".join(filter(None, where)), width, False)
+    size = max((len(name) for name in hit.matched), default=0)
+    for name, value in hit.matched.items():
+        _line(stream, f"    {name:{size}}  {_shown(value)}", width, False)
+    rest = list(hit.rest().items())
+    if rest:
+        more = f", {len(rest) - REST} more" if len(rest) > REST else ""
+        _line(
+            stream,
+            "    " + ", ".join(f"{name}={_shown(value, 80)}" for name, value in rest[:REST]) + more,
+            width,
+            False,
+        )
+
+
+def _level(hit: Hit, color: bool) -> str:
+    name = f"{hit.level:13}"
+    return f"{_COLORS[hit.level]}{name}\x1b[0m" if color and hit.level in _COLORS else name
+
+
+def _moment(hit: Hit) -> str:
+    return f"{hit.time:%Y-%m-%d %H:%M:%S}" if hit.time is not None else "no time"
+
+
+def _line(stream: TextIO, text: str, width: int, color: bool) -> None:
+    """One line, without control characters of the data; colours are our own."""
+    parts = re.split(r"(\x1b\[[\d;]*m)", text) if color else [text]
+    clean = "".join(part if color and i % 2 else printable(part) for i, part in enumerate(parts))
+    stream.write((clean if not width or len(clean) <= width else clean[: width - 1] + "…") + "\n")
+
+
+def _shown(value: Any, most: int = CELL) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_plain).strip('"')
-    text = printable(text)
-    return text if len(text) <= CELL else text[: CELL - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Other tools
+
+
+def _sarif(hits: Sequence[Hit], stream: TextIO, *_: Any) -> None:
+    """SARIF 2.1.0: a result a hit, at the file and record of its event."""
+    rules: dict[str, dict[str, Any]] = {}
+    results = []
+    for hit in hits:
+        meta = hit.done.document.meta
+        name = meta.id or meta.title or hit.done.document.origin.source.path
+        rules.setdefault(
+            name,
+            {
+                "id": name,
+                "shortDescription": {"text": meta.title or name},
+                "fullDescription": {"text": meta.description or meta.title or name},
+                "properties": {"tags": list(meta.tags), "level": hit.level},
+            },
+        )
+        file, _, place = hit.origin.rpartition(":")
+        number = re.match(r"#?(\d+)", place)
+        region = {"region": {"startLine": max(int(number[1]), 1)}} if number and file else {}
+        results.append(
+            {
+                "ruleId": name,
+                "level": _SARIF.get(hit.level, "note"),
+                "message": {"text": _message(hit)},
+                "locations": [
+                    {"physicalLocation": {"artifactLocation": {"uri": Path(file or place).as_posix()}, **region}}
+                ],
+                "properties": {
+                    k: v for k, v in as_dict(hit).items() if k in ("time", "host", "account", "matched", "row")
+                },
+            }
+        )
+    driver = {"name": "sigma2kql hunt", "rules": list(rules.values())}
+    log = {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{"tool": {"driver": driver}, "results": results}],
+    }
+    stream.write(json.dumps(log, ensure_ascii=False, indent=1, default=_plain) + "\n")
+
+
+def _message(hit: Hit) -> str:
+    evidence = ", ".join(f"{name}={_shown(value)}" for name, value in hit.matched.items())
+    return f"{hit.done.document.meta.title}{f': {evidence}' if evidence else ''}"
+
+
+def _timesketch(hits: Sequence[Hit], stream: TextIO, *_: Any) -> None:
+    """Lines that Timesketch imports: `message`, `datetime` and `timestamp_desc` are what it asks for."""
+    for hit in hits:
+        told = as_dict(hit)
+        line = {
+            "message": _message(hit),
+            "datetime": hit.time or "1970-01-01T00:00:00Z",
+            "timestamp_desc": "Event Logged" if hit.time else "No time",
+            "rule": told["title"],
+            "rule_id": told["id"],
+            "level": hit.level,
+            "tag": [hit.level, *told["tags"]],
+            "computer_name": told["host"],
+            "username": told["account"],
+            "record_id": told["record_id"],
+            "source": told["origin"],
+            **{f"field_{name}": _shown(value, 4000) for name, value in hit.matched.items()},
+        }
+        stream.write(json.dumps(line, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _html(hits: Sequence[Hit], stream: TextIO, *_: Any) -> None:
+    """One page without anything from elsewhere: the hits are data of a script that only ever writes text."""
+    page = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
+    data = [{**as_dict(hit), "level": hit.level, "row": {**hit.rest()}} for hit in hits]
+    text = json.dumps(data, ensure_ascii=True, default=_plain)
+    for char in "<>&":  # nothing in it can end the script or begin an element
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    stream.write(page.replace("/*HITS*/[]", text))
+
+
+_Writer = Callable[[Sequence[Hit], TextIO, int, bool, bool], None]
+_WRITERS: Mapping[str, _Writer] = {
+    "table": _table,
+    "ndjson": _ndjson,
+    "csv": _csv,
+    "sarif": _sarif,
+    "timesketch": _timesketch,
+    "html": _html,
+}
+FORMATS = tuple(_WRITERS)
+
+
+def in_words(hits: Sequence[Hit]) -> list[str]:
+    """What a hunt found, in a few lines: levels, tactics, and the rules and hosts with most hits."""
+    if not hits:
+        return []
+    levels = Counter(hit.level for hit in hits)
+    tactics: Counter[str] = Counter()
+    for hit in hits:
+        tactics.update(
+            {t[7:] for t in hit.done.document.meta.tags if re.fullmatch(r"attack\.[a-z][a-z_-]+", t.lower())}
+        )
+    lines = ["hits by level: " + ", ".join(f"{levels[name]:,} {name}" for name in LEVELS if levels[name])]
+    counted: Iterable[tuple[str, Counter[str]]] = (
+        ("by tactic", tactics),
+        ("by rule", Counter(hit.done.document.meta.title for hit in hits)),
+        ("by host", Counter(hit.host for hit in hits if hit.host)),
+    )
+    for what, counts in counted:
+        if counts:
+            lines.append(f"{what}: " + ", ".join(f"{printable(name)} {n:,}" for name, n in counts.most_common(5)))
+    return lines

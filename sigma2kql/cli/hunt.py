@@ -11,12 +11,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from sigma2kql.api import Compiler, Options, load_input, read_inputs
-from sigma2kql.cli.hit_rows import FORMATS, Writer, open_writer
 from sigma2kql.cli.shared_options import (
     Report,
     compile_options,
@@ -28,10 +27,14 @@ from sigma2kql.cli.shared_options import (
 )
 from sigma2kql.diagnostics.diagnostic import Diagnostic, diagnostic, frozen
 from sigma2kql.engines.remote import RemoteEngine, TimeRange
-from sigma2kql.hunt import Outcome
 from sigma2kql.lint.judge import QUERY_SUFFIX, query_files, read_query
-from sigma2kql.model.tree import Compiled, Document, LogSource
+from sigma2kql.model.tree import Compiled, Correlation, Document, LogSource, Rule
 
+if TYPE_CHECKING:
+    from sigma2kql.hunt import Outcome
+
+FORMATS = ("table", "ndjson", "csv", "sarif", "timesketch", "html")
+LEVELS = ("critical", "high", "medium", "low", "informational")
 ENGINES = ("duckdb", "kusto", "loganalytics")
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 REMOTE_JOBS = 4
@@ -77,8 +80,18 @@ class Where:
 @click.option(
     "-f", "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="Form of the rows."
 )
+@click.option("--timeline", is_flag=True, help="Order the hits by time alone, one line each in the table.")
+@click.option("--min-level", type=click.Choice(LEVELS[::-1]), help="Leave out rules below this level.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the rows to a file.")
-def command(form: str, output: Path | None, limit: int, jobs: int | None, **given: Any) -> int:
+def command(
+    form: str,
+    output: Path | None,
+    limit: int,
+    jobs: int | None,
+    timeline: bool,
+    min_level: str | None,
+    **given: Any,
+) -> int:
     """Run the queries of rules over data: files on this machine, Kusto, or a Log Analytics workspace.
 
     Rules are Sigma rules, query documents and *.kql files. Over the network you are who azure-identity finds (az login,
@@ -89,7 +102,7 @@ def command(form: str, output: Path | None, limit: int, jobs: int | None, **give
     options = replace(make_options(load_config(given["config"]), given), union=given["union"] or False)
     report = Report(given["diagnostics_format"], given["quiet"], use_color(given["color"]))
     started = time.perf_counter()
-    documents = _documents(given["paths"])
+    documents = at_least(_documents(given["paths"]), min_level)
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
         stack.enter_context(_ended_by_signals())
@@ -101,8 +114,8 @@ def command(form: str, output: Path | None, limit: int, jobs: int | None, **give
 
             engine, queries = stack.enter_context(_remote(where)), _compiled(documents, options, report)
             total, outcomes = len(queries), hunt(queries, engine, span, limit, jobs or REMOTE_JOBS)
-        _run(total, outcomes, form, output, report, counts)
-    _finish(report, counts, time.perf_counter() - started)
+        words = _run(total, outcomes, form, output, timeline, report, counts, given["color"])
+    _finish(report, counts, words, time.perf_counter() - started)
     return 1 if report.failed or counts["failed"] or counts["input failed"] else 0
 
 
@@ -178,6 +191,21 @@ def _logsource(text: str | None) -> LogSource | None:
         raise click.UsageError("--logsource takes product/category/service, such as windows/process_creation/")
     product, category, service = (*parts, None, None)[:3]
     return LogSource(category, product, service)
+
+
+def at_least(documents: list[Document], level: str | None) -> list[Document]:
+    """The rules of a level and above (one that states none is informational), and those that feed a correlation."""
+    if level is None:
+        return documents
+    ranks = {name: number for number, name in enumerate(LEVELS)}
+    fed = {r.name for d in documents if isinstance(d, Correlation) for r in d.rules}
+
+    def kept(one: Document) -> bool:
+        if not isinstance(one, Rule | Correlation) or {one.meta.id, one.meta.name} & fed:
+            return True
+        return ranks.get(one.meta.level or "", ranks["informational"]) <= ranks[level]
+
+    return [one for one in documents if kept(one)]
 
 
 def _documents(paths: Sequence[str]) -> list[Document]:
@@ -290,15 +318,23 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _run(
-    total: int, outcomes: Iterator[Outcome], form: str, output: Path | None, report: Report, counts: Counter[str]
-) -> None:
-    with ExitStack() as stack:
-        writer: Writer | None = None
-        blind: Counter[str] = Counter()
-        advance = stack.enter_context(progress(total, "hunting", report.quiet))
+    total: int,
+    outcomes: Iterator[Outcome],
+    form: str,
+    output: Path | None,
+    timeline: bool,
+    report: Report,
+    counts: Counter[str],
+    color: str,
+) -> list[str]:
+    """Writes the hits when all queries have run, and gives a summary of them in words."""
+    from sigma2kql.cli.hit_rows import in_words, write_hits
+    from sigma2kql.hunt.hits import Hit, hits_of
+
+    hits: list[Hit] = []
+    blind: Counter[str] = Counter()
+    with progress(total, "hunting", report.quiet) as advance:
         for outcome in outcomes:
-            if writer is None:  # nothing is written before there is something to say
-                writer = stack.enter_context(_opened(form, output))
             counts["run"] += 1
             report.show(outcome.problems)
             if outcome.rows is None:
@@ -309,9 +345,13 @@ def _run(
                 if outcome.seen == 0:
                     counts["idle"] += 1
                     blind[outcome.blind] += 1
-                writer.write(outcome.done, outcome.rows)
+                hits += hits_of(outcome)
             advance(1)
-        report.show(_unseen(blind, counts["events"]))
+    report.show(_unseen(blind, counts["events"]))
+    with _opened(output) as stream:
+        colored = output is None and use_color(color) and sys.stdout.isatty()
+        write_hits(form, hits, stream, _width(output), colored, timeline)
+    return in_words(hits)
 
 
 def _unseen(blind: Counter[str], events: int) -> Iterator[Diagnostic]:
@@ -326,20 +366,16 @@ def _unseen(blind: Counter[str], events: int) -> Iterator[Diagnostic]:
 
 
 @contextmanager
-def _opened(form: str, output: Path | None) -> Iterator[Writer]:
-    """A writer on stdout, or on a file that is there once it is whole."""
+def _opened(output: Path | None) -> Iterator[TextIO]:
+    """stdout, or a file that is there once it is whole."""
     if output is None:
-        with open_writer(form, sys.stdout, _width(output)) as writer:
-            yield writer
+        yield sys.stdout
         return
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_name(f"{output.name}.part")
     try:
-        with (
-            part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream,
-            open_writer(form, stream, _width(output)) as writer,
-        ):
-            yield writer
+        with part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+            yield stream
         part.replace(output)
     finally:
         part.unlink(missing_ok=True)
@@ -351,7 +387,7 @@ def _width(output: Path | None) -> int:
     return shutil.get_terminal_size().columns if output is None and sys.stdout.isatty() else 160
 
 
-def _finish(report: Report, counts: Counter[str], seconds: float) -> None:
+def _finish(report: Report, counts: Counter[str], words: list[str], seconds: float) -> None:
     if report.form != "text" or report.quiet:
         report.finish()
         return
@@ -367,4 +403,6 @@ def _finish(report: Report, counts: Counter[str], seconds: float) -> None:
         text += f"; {counts['events']:,} events read, {counts['rows read']:,} rows made of them"
         text += f", {counts['not asked for']:,} not asked for" if counts["not asked for"] else ""
         text += f", {counts['out of range']:,} outside the time range" if counts["out of range"] else ""
+    for line in words:
+        click.echo(line, err=True)
     click.echo(f"{text}; {seconds:.1f} s", err=True)

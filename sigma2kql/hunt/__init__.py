@@ -32,6 +32,7 @@ class Outcome:
     seconds: float = 0.0
     seen: int | None = None
     blind: str = ""
+    queries: tuple[Compiled, ...] = ()
 
 
 def hunt(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError
@@ -59,7 +59,7 @@ def hunt_tables(
         advance(len(members))
     for done, result, queries in zip(plan.results, results, plan.queries, strict=True):
         if queries:
-            yield _outcome(done, result, limit)
+            yield replace(_outcome(done, result, limit), queries=queries)
 
 
 def _in_words(table: str, rows: str, filled: bool) -> str:

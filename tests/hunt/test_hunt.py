@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -22,12 +23,14 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from sigma2kql.cli.hit_rows import open_writer
+from sigma2kql.cli.hit_rows import write_hits
 from sigma2kql.cli.hunt import command
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, Source, Span
 from sigma2kql.engines.remote import Rows
 from sigma2kql.events.event_forms import windows_record
 from sigma2kql.events.table_rows import windows_event
+from sigma2kql.hunt import Outcome
+from sigma2kql.hunt.hits import hits_of
 from sigma2kql.model.tree import Compiled, Metadata, NativeQuery, Origin
 
 pytest.importorskip("duckdb_kql", reason="pip install 'sigma2kql[test]'")
@@ -108,13 +111,20 @@ def test_a_rule_is_run_over_windows_events(rule: Path, data: Path) -> None:
     found = rows(result)
     assert result.return_value == 0
     assert [row["row"]["EventData"]["CommandLine"] for row in found] == ["powershell -enc AA", "powershell -ENC CC"]
-    assert {k: v for k, v in found[0].items() if k != "row"} == {
+    assert {k: v for k, v in found[0].items() if k not in ("row", "origin")} == {
         "id": "11111111-2222-4333-8444-555555555555",
         "title": "Encoded PowerShell",
         "level": "high",
         "path": str(rule),
         "table": "WindowsEvent",
+        "tags": [],
+        "time": "2026-01-01T08:00:00.500000Z",
+        "host": "host",
+        "account": None,
+        "record_id": None,
+        "matched": {"Image": r"C:\Windows\powershell.exe", "CommandLine": "powershell -enc AA"},
     }
+    assert found[0]["origin"] == f"{data}/a.ndjson:1"
     assert found[0]["row"]["TimeGenerated"] == "2026-01-01T08:00:00.500000Z"
     assert found[0]["row"]["_Origin"] == f"{data}/a.ndjson:1"
     assert found[0]["row"]["Computer"] == "host"
@@ -330,32 +340,70 @@ def result_of(title: str) -> Compiled:
 
 def written(form: str, *found: Rows, title: str = "t") -> str:
     stream = io.StringIO()
-    with open_writer(form, stream, 80) as writer:
-        for one in found:
-            writer.write(result_of(title), one)
+    hits = [hit for one in found for hit in hits_of(Outcome(result_of(title), one))]
+    write_hits(form, hits, stream, 80, False, False)
     return stream.getvalue()
 
 
-FOUND = Rows({"a": "string", "n": "int"}, [("=cmd|' /C calc'!A0", -1), ("x\n\x1b[31m", None)])
-OTHER = Rows({"t": "datetime", "d": "dynamic"}, [(datetime(2026, 1, 1, tzinfo=UTC), {"k": [1]})])
+FOUND = Rows({"=a": "string", "n": "int"}, [("=cmd|' /C calc'!A0", -1), ("x\n\x1b[31m</script>", None)])
+OTHER = Rows({"TimeGenerated": "datetime", "d": "dynamic"}, [(datetime(2026, 1, 1, tzinfo=UTC), {"k": [1]})])
 
 
-def test_csv_has_all_columns_and_no_formulas() -> None:
-    table = list(csv.reader(io.StringIO(written("csv", FOUND, OTHER))))
-    assert table == [
-        ["rule_id", "rule_title", "rule_level", "rule_path", "a", "n", "t", "d"],
-        ["i", "t", "low", "r.yml", "'=cmd|' /C calc'!A0", "-1", "", ""],
-        ["i", "t", "low", "r.yml", "x\n\x1b[31m", "", "", ""],
-        ["i", "t", "low", "r.yml", "", "", "2026-01-01T00:00:00Z", '{"k": [1]}'],
+def test_csv_has_all_columns_and_no_formulas_not_in_its_header_either() -> None:
+    table = list(csv.DictReader(io.StringIO(written("csv", FOUND, OTHER))))
+    assert [(row["rule_id"], row["'=a"], row["n"], row["TimeGenerated"], row["d"]) for row in table] == [
+        ("i", "", "", "2026-01-01T00:00:00Z", '{"k": [1]}'),
+        ("i", "'=cmd|' /C calc'!A0", "-1", "", ""),
+        ("i", "x\n\x1b[31m</script>", "", "", ""),
     ]
 
 
 def test_a_table_reaches_no_terminal_with_control_characters() -> None:
     text = written("table", FOUND, Rows({}, []), OTHER, title="evil\x1b[2J\ntitle")
     assert "\x1b" not in text
-    assert text.count("evil\\x1b[2J\\x0atitle (low, i, r.yml)") == 2
+    assert text.count("evil\\x1b[2J\\x0atitle (i, r.yml): 3 rows") == 1
     assert "x\\x0a\\x1b[31m" in text
-    assert all(len(line) <= 80 or line.startswith("evil") for line in text.splitlines())
+    assert all(len(line) <= 80 or "evil" in line for line in text.splitlines())
+
+
+def test_a_report_is_one_page_that_no_event_can_write_into() -> None:
+    page = written("html", FOUND, OTHER, title="</script><img src=x onerror=alert(1)>")
+    assert page.count("</script>") == 1
+    assert "<img" not in page
+    assert "default-src 'none'" in page
+    assert not re.search(r"https?://", page)
+
+
+def test_sarif_names_the_rule_and_the_record_of_each_hit() -> None:
+    rows = Rows({"_Origin": "string"}, [("logs/a.evtx:#7",), ("b.json:3#1",)])
+    (run,) = json.loads(written("sarif", rows))["runs"]
+    places = [result["locations"][0]["physicalLocation"] for result in run["results"]]
+    assert [(p["artifactLocation"]["uri"], p["region"]["startLine"]) for p in places] == [
+        ("logs/a.evtx", 7),
+        ("b.json", 3),
+    ]
+    assert {result["ruleId"] for result in run["results"]} == {rule["id"] for rule in run["tool"]["driver"]["rules"]}
+    assert {result["level"] for result in run["results"]} == {"note"}
+
+
+def test_timesketch_takes_every_line() -> None:
+    lines = [json.loads(line) for line in written("timesketch", FOUND, OTHER).splitlines()]
+    assert len(lines) == 3
+    assert all({"message", "datetime", "timestamp_desc"} <= line.keys() for line in lines)
+    assert lines[0]["datetime"] == "2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(("level", "expected"), [("high", 1), ("critical", 0), ("low", 1)])
+def test_rules_below_a_level_are_left_out(rule: Path, data: Path, level: str, expected: int) -> None:
+    assert f"{expected} quer" in run(rule, "--data", data, "--min-level", level).stderr
+
+
+def test_the_terminal_shows_the_evidence_and_a_summary(rule: Path, data: Path) -> None:
+    result = run(rule, "--data", data)
+    assert "high           Encoded PowerShell" in result.stdout
+    assert re.search(r"CommandLine +powershell -enc AA", result.stdout)
+    assert "hits by level: 2 high" in result.stderr
+    assert "by host: host 2" in result.stderr
 
 
 # --------------------------------------------------------------------------------------------------------------------
