@@ -187,7 +187,7 @@ def _sarif(hits: Sequence[Hit], stream: TextIO, *_: Any) -> None:
                 "properties": {"tags": list(meta.tags), "level": hit.level},
             },
         )
-        file, _, place = hit.origin.rpartition(":")
+        file, _colon, place = hit.origin.rpartition(":")
         number = re.match(r"#?(\d+)", place)
         region = {"region": {"startLine": max(int(number[1]), 1)}} if number and file else {}
         results.append(
