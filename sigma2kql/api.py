@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, assert_never
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, fail, frozen
 from sigma2kql.kql import query as emission
-from sigma2kql.kql.naming import output_columns as columns_of_query
+from sigma2kql.kql.naming import columns_read, output_columns as columns_of_query
 from sigma2kql.language.strings import placeholders, substitute
 from sigma2kql.load.documents import decode, load
 from sigma2kql.map.by_source import together
 from sigma2kql.map.rule import Mapped, map_everywhere, map_further, map_rule
-from sigma2kql.map.target import Target, columns_of_table, load_target, mapping_stamps, named_columns
+from sigma2kql.map.target import Target, columns_of_table, load_target, mapping_stamps
 from sigma2kql.map.target_file import Service
 from sigma2kql.model.named_rules import NamedRules, place_of
 from sigma2kql.model.simplify import leaves
@@ -409,7 +409,7 @@ class Compiler:
     def _compiled(self, rule: Rule, mapped: Mapped, text: str | None, tests: Sequence[Match[Column]]) -> Compiled:
         """What became of a rule; `tests` are the leaves of its query."""
         problems = [*mapped.diagnostics, *rule.warnings]
-        columns = named_columns([*leaves(mapped.query.rows), *tests])
+        columns = columns_read([*leaves(mapped.query.rows), *tests])
         return Compiled(
             rule,
             self.target.name,

@@ -6,12 +6,12 @@ same rows, and no name hides a column of the table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sigma2kql.kql.operators import list_kind
 from sigma2kql.model.literals import is_word
 from sigma2kql.model.simplify import leaves, replace
-from sigma2kql.model.tree import And, Column, Expr, Match, Not, Or, Query, SameAs
+from sigma2kql.model.tree import And, Column, Expr, KqlType, Match, Not, Or, Query, SameAs
 
 
 def top_conjuncts(expr: Expr[Column]) -> list[Expr[Column]]:
@@ -114,3 +114,18 @@ def output_columns(query: Query, kql: str) -> dict[str, str]:
     names = names_of(query, top_conjuncts(query.where), leaves(query.where)) if "| extend " in kql else {}
     # compacted, a query may need fewer of them
     return {**query.columns, **{c.text: c.type for text, c in names.items() if f"{c.text} = {text}" in kql}}
+
+
+def columns_read(tests: Iterable[Match[Column]]) -> Mapping[str, KqlType]:
+    """The stored columns that tests read (type `dynamic` or text for those reached inside)."""
+    found: dict[str, KqlType] = {}
+    last: Column | None = None
+    for leaf in tests:
+        if leaf.subject is last and not isinstance(leaf.test, SameAs):
+            continue  # the values of a list have one subject
+        last = leaf.subject
+        for column in (last, leaf.test.other) if isinstance(leaf.test, SameAs) else (last,):
+            for name in column.reads:
+                if name not in found:
+                    found[name] = column.type if column.kind == "stored" else "dynamic"
+    return found

@@ -360,7 +360,8 @@ class _Mapper:
             done: list[Expr[Column]] = []
             self._conjuncts(expr.items, turned, done)
             return all_of(done)
-        return negated(self._tree(expr.item, not turned))
+        inner = self._tree(expr.item, not turned)
+        return Not(inner) if isinstance(inner, Match) else negated(inner)
 
     def _conjuncts(self, items: tuple[Expr[Field], ...], turned: bool, done: list[Expr[Column]]) -> None:
         """Adds what has to hold all together, without the levels between."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cache, partial
 from itertools import product
@@ -24,12 +24,9 @@ from sigma2kql.map.sources import data_sources
 from sigma2kql.map.table_file import read_table
 from sigma2kql.map.target_file import Preference, Service, TargetSettings, read_target
 from sigma2kql.model.tree import (
-    Column,
     KqlType,
     LogSource,
-    Match,
     QueryLimits,
-    SameAs,
     Table,
 )
 from sigma2kql.system.shipped_files import mappings_folder
@@ -436,18 +433,3 @@ def _user_files(folders: Sequence[Path], target: str) -> tuple[list[Table], Targ
     if problems:
         raise Sigma2KqlError(problems)
     return tables, told
-
-
-def named_columns(tests: Iterable[Match[Column]]) -> Mapping[str, KqlType]:
-    """The stored columns that tests read (type `dynamic` or text for those reached inside)."""
-    found: dict[str, KqlType] = {}
-    last: Column | None = None
-    for leaf in tests:
-        if leaf.subject is last and not isinstance(leaf.test, SameAs):
-            continue  # the values of a list have one subject
-        last = leaf.subject
-        for column in (last, leaf.test.other) if isinstance(leaf.test, SameAs) else (last,):
-            for name in column.reads:
-                if name not in found:
-                    found[name] = column.type if column.kind == "stored" else "dynamic"
-    return found
