@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
+from lark.exceptions import UnexpectedInput
 
 from sigma2kql.diagnostics.diagnostic import Source
-from sigma2kql.language.condition import Fault, _parser, _well_formed, matching, parse, read_condition
+from sigma2kql.language.condition import (
+    MAX_DEPTH,
+    Fault,
+    Joined,
+    _by_grammar,
+    _parser,
+    _well_formed,
+    matching,
+    parse,
+    read_condition,
+)
 from sigma2kql.model.tree import And, Field, Match, Not, Null, Or
 from sigma2kql.text.yaml_text import compose
 
@@ -188,6 +201,29 @@ def test_hostile_conditions_are_errors(text: str, code: str) -> None:
     assert parsed.code == code
 
 
+@pytest.mark.parametrize("grammar", [False, True], ids=["as it is read", "by the grammar"])
+def test_operators_may_stand_in_64_levels(grammar: bool) -> None:
+    def read_it(text: str) -> object:
+        return _by_grammar(text) if grammar else _well_formed(text)
+
+    deepest = "not " * MAX_DEPTH + "sel_a"
+    assert isinstance(read_it(deepest), Joined)
+    assert read_it(deepest).depth == MAX_DEPTH == 64
+    with pytest.raises(Exception, match=r"^$"):
+        read_it("not " + deepest)
+    mixed = "(a or " * 30 + "not b and c" + ")" * 30
+    assert read_it(mixed).depth == 32
+
+
+def test_what_is_too_deep_or_too_long_is_said_at_its_beginning() -> None:
+    deep, long = parse("not " * 65 + "sel_a"), parse("sel_a or " * 50_000 + "sel_a")
+    assert isinstance(deep, Fault)
+    assert isinstance(long, Fault)
+    assert (deep.code, deep.start, deep.end) == ("E304", 0, 3)
+    assert (long.code, long.start, long.end) == ("E304", 0, 0)
+    assert not isinstance(parse("a or " * 39_999 + "a" * 5), Fault)  # of just so many characters
+
+
 def test_many_operands_and_many_patterns() -> None:
     tree, problems, _ = read(" or ".join(["sel_a"] * 5_000))
     assert (len(tree.items), problems) == (5_000, [])
@@ -250,3 +286,43 @@ def test_any_text_is_a_condition_or_a_located_fault(text: str) -> None:
     parsed = parse(text)
     if isinstance(parsed, Fault):
         assert 0 <= parsed.start <= parsed.end <= len(text)
+
+
+def test_the_short_way_agrees_with_the_grammar_over_the_corpus(corpus: list[Path]) -> None:
+    """Every condition of the corpus: what is read fast is what the grammar reads."""
+    found: set[str] = set()
+    for path in corpus:
+        found.update(re.findall(r"(?m)^ {2,8}condition: *([^|>'\"#\s].*)$", path.read_text(encoding="utf-8")))
+    assert len(found) > 300
+    apart = [text for text in found if (short := _well_formed(text)) is not None and _parser().parse(text) != short]
+    assert apart == []
+    assert sum(_well_formed(text) is None for text in found) < len(found) / 100
+
+
+WORDS = st.sampled_from(["and", "or", "not", "a", "b*", "1 of", "them", "(", ")", "&", ",", "x.y"])
+
+
+@given(st.lists(WORDS, max_size=9).map(" ".join))
+def test_what_the_grammar_reads_is_read_and_nothing_else(text: str) -> None:
+    parsed = parse(text)
+    try:
+        tree = _parser().parse(text)
+    except UnexpectedInput:
+        assert isinstance(parsed, Fault)
+    else:
+        assert parsed == tree or (isinstance(parsed, Fault) and parsed.code == "E306")
+
+
+@pytest.mark.parametrize(
+    "text", ["a b", "a and and b", "a ) b", "1 of", "a & b", "not", "a or (b and)", "b* or a", "a 1 of b*"]
+)
+def test_a_mistake_stands_where_the_grammar_stops(text: str) -> None:
+    with pytest.raises(UnexpectedInput) as caught:
+        _parser().parse(text)
+    parsed = parse(text)
+    assert isinstance(parsed, Fault)
+    token = getattr(caught.value, "token", None)
+    at_end = token is not None and token.type == "$END"
+    assert parsed.code in ("E301", "E307")
+    if parsed.code == "E301":
+        assert parsed.start == (len(text) if at_end else caught.value.pos_in_stream)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
 
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, Source
 from sigma2kql.language.detection import read_detection
+from sigma2kql.language.modifiers import MODIFIERS, read_chain
 from sigma2kql.language.strings import placeholders, substitute, unescape
 from sigma2kql.model.text_shapes import join_parts
 from sigma2kql.model.tree import (
@@ -350,3 +353,78 @@ def test_unescape_undoes_escape(parts) -> None:
 def test_parts_are_normalised(text: str) -> None:
     parts = unescape(text)
     assert parts == join_parts(parts)
+
+
+# Modifiers that are one in all but name, or differ in their value only, may stand at the same places.
+ALIKE = (
+    ("i", "m", "s", "ignorecase", "multiline", "dotall"),
+    ("wide", "utf16le", "utf16be", "utf16"),
+    ("lt", "lte", "gt", "gte"),
+    ("minute", "hour", "day", "week", "month", "year"),
+    ("contains", "startswith", "endswith"),
+)
+
+
+@pytest.mark.parametrize("names", ALIKE, ids=lambda names: names[0])
+def test_modifiers_that_are_alike_may_stand_at_the_same_places(names: tuple[str, ...]) -> None:
+    for before in MODIFIERS:
+        said = {name: bool(read_chain(f"{before}|{name}", False).faults) for name in names if name != before}
+        assert len(set(said.values())) == 1, (before, said)
+        said = {name: bool(read_chain(f"{name}|{before}", False).faults) for name in names if name != before}
+        assert len(set(said.values())) == 1, (before, said)
+
+
+@pytest.mark.parametrize(
+    ("written", "allowed"),
+    [
+        ("re|i|m|s", True),
+        ("re|ignorecase|multiline|dotall", True),
+        ("re|contains|i", True),
+        ("re|i|contains", True),
+        ("i|re", False),
+        ("contains|i", False),
+        ("windash|contains", True),
+        ("contains|windash", True),
+        ("cased|base64offset|contains", True),
+        ("wide|base64offset|contains", True),
+        ("base64offset|wide", False),
+        ("base64|base64", True),
+        ("wide", False),
+        ("cased|windash|endswith", True),
+        ("cidr|contains", False),
+        ("contains|cidr", False),
+        ("hour|gte", True),
+        ("gte|hour", False),
+        ("contains|gte", False),
+        ("fieldref|startswith", True),
+        ("fieldref|cased", True),
+        ("startswith|fieldref", False),
+        ("exists|contains", False),
+        ("contains|exists", False),
+        ("expand|re", False),
+        ("re|expand", True),
+    ],
+)
+def test_the_order_of_modifiers(written: str, allowed: bool) -> None:
+    assert bool(read_chain(written, False).faults) is not allowed
+
+
+@pytest.mark.parametrize("name", sorted(MODIFIERS))
+def test_which_modifiers_a_keyword_takes(name: str) -> None:
+    """What compares a whole value with a number, a network or another field has no meaning for the whole event."""
+    fields_only = {"startswith", "endswith", "cidr", "lt", "lte", "gt", "gte", "fieldref", "exists"}
+    fields_only |= {"minute", "hour", "day", "week", "month", "year"}
+    refused = "E217" in [fault.code for fault in read_chain(name, True).faults]
+    assert refused is (name in fields_only)
+
+
+def test_every_modifier_has_a_case() -> None:
+    """A new modifier needs a rule under tests/cases that uses it."""
+    cases = Path(__file__).parent.parent / "cases"
+    used = {
+        name
+        for path in cases.rglob("*.md")
+        for key in re.findall(r"[\w.'\"}{ -]\|([a-z0-9_|]+)['\"]?\s*:", path.read_text(encoding="utf-8"))
+        for name in key.split("|")
+    }
+    assert sorted(MODIFIERS.keys() - used) == []

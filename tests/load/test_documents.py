@@ -62,6 +62,7 @@ def test_bytes_are_utf_8_with_or_without_a_mark() -> None:
         ("a: 1".encode("utf-16"), "E101", (1, 1)),
         (b"a: 1\nb: \xe9t\xe9", "E101", (2, 4)),
         (b"a: 1\n\0", "E103", (2, 1)),
+        (b"\0a: 1", "E103", (1, 1)),
         (b"a" * 101, "E102", (1, 1)),
     ],
 )
@@ -71,6 +72,7 @@ def test_other_bytes_are_refused(data: bytes, code: str, place: tuple[int, int])
     (problem,) = caught.value.diagnostics
     assert (problem.code, problem.span.source.path) == (code, "x.yml")
     assert problem.span.source.position(problem.span.start) == place
+    assert problem.span.end - problem.span.start == (0 if code == "E102" or b"\xff\xfe" in data else 1)
 
 
 @pytest.mark.parametrize(
@@ -402,3 +404,24 @@ def test_the_corpus_loads_without_a_broken_rule(corpus: list[Path]) -> None:
 )
 def test_a_rule_knows_whether_it_holds_placeholders(item: str, expands: bool) -> None:
     assert one(RULE.replace("a: 1", item)).expands is expands
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("1s", 1), ("2m", 120), ("3h", 10_800), ("1d", 86_400), ("1w", 604_800), ("1M", 2_592_000), ("1y", 31_536_000)],
+)
+def test_a_time_span_in_seconds(written: str, seconds: int) -> None:
+    """A month has 30 days and a year 365 (Sigma correlation rules specification, "Timespan")."""
+    text = f"title: C\ncorrelation:\n  type: event_count\n  rules: a\n  timespan: {written}\n  condition: {{gte: 2}}\n"
+    document = one(text)
+    assert isinstance(document, Correlation)
+    assert document.timespan == seconds
+    assert document.generate is False
+
+
+@pytest.mark.parametrize("written", ["0s", "m", "1", "1 h", "-1h", "1.5h", "1H", "1234567890s"])
+def test_what_is_no_time_span(written: str) -> None:
+    text = f"title: C\ncorrelation:\n  type: event_count\n  rules: a\n  timespan: {written}\n  condition: {{gte: 2}}\n"
+    document = one(text)
+    assert isinstance(document, Broken)
+    assert [problem.code for problem in document.diagnostics] == ["E232"]

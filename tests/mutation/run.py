@@ -11,8 +11,8 @@ by one, loops that do not run, exceptions that are not caught). What a mutant ch
 of caches is left out: it means nothing when the program runs. A sample takes places first and then one change at each,
 so that an operator with many exchanges counts no more than one with a single one.
 
-Each mutant runs in a fork of this process, which has loaded what the tests need beside the package: nothing is written
-to the work tree, and several runs do not disturb each other. Survivors that are known, each with its reason, stand in
+Each mutant runs in a fork of this process, which has collected the tests: nothing is written to the work tree, and
+several runs do not disturb each other. Survivors that are known, each with its reason, stand in
 survivors.md beside this file; others are printed with their difference, and end the run with 1.
 """
 
@@ -21,19 +21,22 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import gc
 import hashlib
 import importlib.abc
 import importlib.util
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import parso  # noqa: F401 - before Cosmic Ray, which meets it half loaded otherwise
@@ -64,6 +67,8 @@ TESTS: dict[str, tuple[tuple[str, str], ...]] = {
 # What the parser of Microsoft and the corpus decide takes minutes; a mutant that only they would find counts as alive.
 LEFT_OUT = "not microsoft and not public and not corpus"
 TIMEOUT = 240  # seconds; a mutant that does not end is found
+QUIET = ("-q", "-p", "no:xdist", "-p", "no:cacheprovider")
+Place = tuple[str, str, int]  # file, qualified name and first line of a function
 
 
 @dataclass(frozen=True)
@@ -173,11 +178,155 @@ def sampled(paths: Sequence[Path], count: int, seed: int) -> list[Mutant]:
 # Running one
 
 
+class Session:
+    """A plugin of pytest: the tests are collected once, then each mutant runs them in a fork of this process.
+
+    A change inside a function is put into the function as it stands; what the module says outside of functions takes
+    effect only where it is imported, so that such a mutant gets a fresh pytest.
+    """
+
+    def __init__(self, chosen: Sequence[Mutant], jobs: int, logs: Path) -> None:
+        self.chosen, self.jobs, self.logs = chosen, jobs, logs
+        self.outcomes: list[tuple[Mutant, str]] = []
+        self.known = known_survivors()
+
+    def pytest_runtestloop(self, session: Any) -> bool:
+        functions = live_functions()
+        unsound = self.failing_anyway(session)
+        session.items[:] = [item for item in session.items if item.nodeid not in unsound]
+        waiting, running = list(self.chosen)[::-1], dict[int, tuple[Mutant, float, str]]()
+        while waiting or running:
+            while waiting and len(running) < self.jobs:
+                mutant = waiting.pop()
+                home = tempfile.mkdtemp(prefix="mutant-")
+                child = os.fork()
+                if child == 0:
+                    try:
+                        self.run(mutant, session, functions, home)
+                    finally:
+                        os._exit(1)
+                running[child] = mutant, time.monotonic(), home
+            ended, status = os.waitpid(-1, os.WNOHANG)
+            if ended:
+                alive = os.waitstatus_to_exitcode(status) == 0
+                self.told(*running.pop(ended), "alive" if alive else "killed")
+                continue
+            for child, (mutant, began, home) in list(running.items()):
+                if time.monotonic() - began > TIMEOUT and seconds_of(child) > TIMEOUT / 10:
+                    os.killpg(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+                    del running[child]
+                    self.told(mutant, began, home, "endless")
+            time.sleep(0.02)
+        return True
+
+    def failing_anyway(self, session: Any) -> set[str]:
+        """The tests that fail without any mutant: they are told, and would find every one."""
+        told = self.logs / "failing"
+        told.write_text("", encoding="utf-8")
+        child = os.fork()
+        if child == 0:
+            from _pytest.runner import runtestprotocol
+
+            os.dup2(os.open(self.logs / "unchanged.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+            with told.open("a", encoding="utf-8") as failing:
+                for item, following in zip(session.items, [*session.items[1:], None], strict=True):
+                    if any(report.failed for report in runtestprotocol(item, log=False, nextitem=following)):
+                        failing.write(item.nodeid + "\n")
+            os._exit(0)
+        os.waitpid(child, 0)
+        found = set(told.read_text(encoding="utf-8").splitlines())
+        for name in sorted(found):
+            os.write(3, f"fails without a mutant, left out: {name}\n".encode())
+        return found
+
+    def run(self, mutant: Mutant, session: Any, functions: Mapping[Place, list[FunctionType]], home: str) -> None:
+        """In a child: ends it with 0 where no test noticed the mutant, else with 1."""
+        os.setsid()
+        out = os.open(self.logs / f"{os.getpid()}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        os.write(1, f"{mutant.name}\n".encode())
+        try:
+            put = put_into(functions, mutant)
+        except SyntaxError:
+            os._exit(1)
+        if not put:
+            fresh(mutant)
+        from _pytest.runner import runtestprotocol
+
+        session.config._tmp_path_factory._basetemp = Path(home)
+        items = list(items_of(mutant.path, session.items))
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            if any(report.failed for report in runtestprotocol(item, log=False, nextitem=following)):
+                os.write(1, f"{item.nodeid}\n".encode())
+                os._exit(1)
+        os._exit(0)
+
+    def told(self, mutant: Mutant, began: float, home: str, outcome: str) -> None:
+        shutil.rmtree(home, ignore_errors=True)
+        reason = self.known.get(f"{mutant.path.relative_to(ROOT / 'sigma2kql')} {change_of(mutant)}")
+        outcome = "known survivor" if outcome == "alive" and reason else outcome
+        self.outcomes.append((mutant, outcome))
+        shown = f"\n{mutant.difference()}" if outcome == "alive" else ""
+        os.write(3, f"{outcome}: {mutant.name}  ({time.monotonic() - began:.0f} s){shown}\n".encode())
+
+
+def seconds_of(child: int) -> float:
+    """The processor's time that a child took so far; on a busy machine it is less than what went by."""
+    try:
+        words = Path(f"/proc/{child}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return TIMEOUT
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def items_of(path: Path, items: Sequence[Any]) -> Iterator[Any]:
+    """The tests of a module's folder in their order."""
+    folder = path.relative_to(ROOT / "sigma2kql").parts[0].removesuffix(".py")
+    for tests, words in TESTS[folder]:
+        for item in items:
+            if item.nodeid.startswith(tests) and any(word in item.nodeid for word in words.split(" or ")):
+                yield item
+
+
+def live_functions() -> Mapping[Place, list[FunctionType]]:
+    """Every function of the package that there is, by its place."""
+    found: dict[Place, list[FunctionType]] = {}
+    for one in gc.get_objects():
+        if isinstance(one, FunctionType) and one.__code__.co_filename.startswith(str(ROOT / "sigma2kql")):
+            code = one.__code__
+            found.setdefault((code.co_filename, code.co_qualname, code.co_firstlineno), []).append(one)
+    return found
+
+
+def put_into(functions: Mapping[Place, list[FunctionType]], mutant: Mutant) -> bool:
+    """Give the functions that a mutant changes their new code; False where it changes something else."""
+    path = str(mutant.path)
+    before = compile(mutant.path.read_text(encoding="utf-8"), path, "exec")
+    after = compile(mutant.code(), path, "exec")
+
+    def exchange(old: CodeType, new: CodeType) -> bool:
+        live = functions.get((path, old.co_qualname, old.co_firstlineno))
+        if live and old != new:
+            for function in live:
+                function.__code__ = new
+            return True
+        inner = [[c for c in code.co_consts if isinstance(c, CodeType)] for code in (old, new)]
+        if len(inner[0]) != len(inner[1]):
+            return False
+        return any(exchange(one, other) for one, other in zip(*inner, strict=True) if one != other)
+
+    return exchange(before, after)
+
+
 class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Gives the mutated text for one module."""
 
-    def __init__(self, name: str, path: Path, code: str) -> None:
-        self.name, self.path, self.code = name, path, code
+    def __init__(self, mutant: Mutant) -> None:
+        parts = mutant.path.relative_to(ROOT).with_suffix("").parts
+        self.name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        self.path, self.code = mutant.path, mutant.code()
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != self.name:
@@ -192,71 +341,38 @@ class _Mutated(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self.code, str(self.path), "exec"), module.__dict__)
 
 
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+def fresh(mutant: Mutant) -> None:
+    """In a child: the package imported anew with the mutant, and a pytest of its own. Does not come back."""
+    folder = mutant.path.relative_to(ROOT / "sigma2kql").parts[0].removesuffix(".py")
+    wanted = [f"{tests}:{words}" for tests, words in TESTS[folder]]
+    code = "import sys; sys.path[:0] = [{!r}, {!r}]; import run; run.in_a_process(*sys.argv[1:])"
+    place = code.format(str(ROOT), str(Path(__file__).parent))
+    given = [str(mutant.path), mutant.operator, str(mutant.occurrence), *wanted]
+    os.execv(sys.executable, [sys.executable, "-c", place, *given])
 
 
-def run(mutant: Mutant, log: Path) -> None:
-    """In a child: ends it with 0 where no test noticed the mutant, else with 1."""
-    os.setsid()
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    try:
-        finder = _Mutated(module_name(mutant.path), mutant.path, mutant.code())
-        compile(finder.code, "", "exec")
-    except SyntaxError:
-        os._exit(1)
-    sys.meta_path.insert(0, finder)
+def in_a_process(path: str, operator: str, occurrence: str, *wanted: str) -> None:
+    sys.meta_path.insert(0, _Mutated(Mutant(Path(path), operator, int(occurrence), 0, ((0, 0), (0, 0)))))
     import pytest
-    from hypothesis import settings
 
-    settings.register_profile("mutation", derandomize=True, database=None, max_examples=40, deadline=None)
-    settings.load_profile("mutation")
-    for tests, wanted in tests_of(mutant.path):
-        words = f"({wanted}) and {LEFT_OUT}" if wanted else LEFT_OUT
-        status = pytest.main(["-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "-k", words, tests])
+    quick_hypothesis()
+    for one in wanted:
+        tests, _, words = one.partition(":")
+        named = f"({words}) and {LEFT_OUT}" if words else LEFT_OUT
+        status = pytest.main(["-x", *QUIET, "-k", named, tests])
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             os._exit(1)
     os._exit(0)
 
 
-def fork(mutant: Mutant, log: Path) -> int:
-    child = os.fork()
-    if child == 0:
-        try:
-            run(mutant, log)
-        finally:
-            os._exit(1)
-    return child
+def quick_hypothesis() -> None:
+    from hypothesis import HealthCheck, settings
 
-
-def tests_of(path: Path) -> tuple[tuple[str, str], ...]:
-    folder = path.relative_to(ROOT / "sigma2kql").parts[0].removesuffix(".py")
-    return TESTS[folder]
-
-
-def run_all(chosen: Sequence[Mutant], jobs: int, logs: Path) -> Iterator[tuple[Mutant, str, float]]:
-    """Each with what became of it (killed, alive, endless), and the seconds that it took."""
-    waiting, running = list(chosen)[::-1], dict[int, tuple[Mutant, float]]()
-    while waiting or running:
-        while waiting and len(running) < jobs:
-            mutant = waiting.pop()
-            child = fork(mutant, logs / f"{abs(hash(mutant.name))}.log")
-            running[child] = mutant, time.monotonic()
-        ended, status = os.waitpid(-1, os.WNOHANG)
-        if ended:
-            mutant, began = running.pop(ended)
-            yield mutant, "alive" if os.waitstatus_to_exitcode(status) == 0 else "killed", time.monotonic() - began
-            continue
-        for child, (mutant, began) in list(running.items()):
-            if time.monotonic() - began > TIMEOUT:
-                os.killpg(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-                del running[child]
-                yield mutant, "endless", TIMEOUT
-        time.sleep(0.05)
+    checks = list(HealthCheck)
+    settings.register_profile(
+        "mutation", derandomize=True, database=None, max_examples=40, deadline=None, suppress_health_check=checks
+    )
+    settings.load_profile("mutation")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -309,44 +425,27 @@ def main(arguments: Sequence[str]) -> int:
     sys.path.insert(0, str(ROOT))
     os.environ["PYTHONPATH"] = str(ROOT)
     given.logs.mkdir(parents=True, exist_ok=True)
-    preload()
-    known = known_survivors()
+    import pytest
+
+    os.dup2(1, 3)  # pytest takes the standard output for itself
+    quick_hypothesis()
+    session = Session(chosen, given.jobs, given.logs)
+    folders = {m.path.relative_to(ROOT / "sigma2kql").parts[0].removesuffix(".py") for m in chosen}
+    tests = dict.fromkeys(test for folder in sorted(folders) for test, _ in TESTS[folder])
+    pytest.main([*QUIET, "-k", LEFT_OUT, *tests], plugins=[session])
     tally: dict[str, Counter[str]] = {}
-    new: list[Mutant] = []
-    for mutant, outcome, seconds in run_all(chosen, given.jobs, given.logs):
-        folder = str(mutant.path.relative_to(ROOT / "sigma2kql").parts[0])
-        reason = known.get(f"{mutant.path.relative_to(ROOT / 'sigma2kql')} {change_of(mutant)}")
-        told = "known survivor" if outcome == "alive" and reason else outcome
-        tally.setdefault(folder, Counter())[told] += 1
-        print(f"{told}: {mutant.name}  ({seconds:.0f} s)", flush=True)
-        if outcome == "alive":
-            print(mutant.difference(), flush=True)
-            new += [] if reason else [mutant]
+    for mutant, outcome in session.outcomes:
+        tally.setdefault(mutant.path.relative_to(ROOT / "sigma2kql").parts[0], Counter())[outcome] += 1
     for folder, counts in sorted(tally.items()):
         print(folder, share(counts))
     print("all", share(sum(tally.values(), Counter())))
-    return int(bool(new))
+    return int(any(outcome == "alive" for _, outcome in session.outcomes))
 
 
 def share(counts: Counter[str]) -> str:
     found = counts["killed"] + counts["endless"]
     said = ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
     return f"{found}/{counts.total()} found = {found / counts.total():.1%} ({said})"
-
-
-def preload() -> None:
-    """What every child needs beside the package: loaded once."""
-    import hypothesis.strategies
-    import jsonschema
-    import pytest
-    import yaml
-
-    del hypothesis, jsonschema, pytest, yaml
-    for name in ("lark", "click", "jinja2", "duckdb", "duckdb_kql", "cosmic_ray.mutating", "sqlglot"):
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            continue
 
 
 if __name__ == "__main__":
