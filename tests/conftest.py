@@ -139,11 +139,11 @@ def mapped_tables() -> Iterator[tuple[str, dict[str, str]]]:
     import yaml
 
     for path in sorted((ROOT / "mappings").rglob("*.yml")):
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if isinstance(data, dict) and isinstance(data.get("table"), str) and isinstance(data.get("columns"), dict):
-            for name in (data["table"], data.get("builtin")):
-                if isinstance(name, str):
-                    yield name, columns_of(data["columns"])
+        for data in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            if isinstance(data, dict) and isinstance(data.get("table"), str) and isinstance(data.get("columns"), dict):
+                for name in (data["table"], data.get("builtin")):
+                    if isinstance(name, str):
+                        yield name, columns_of(data["columns"])
 
 
 def columns_of(columns: Mapping[str, Any]) -> dict[str, str]:
