@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 from sigma2kql.api import fault, find_files
 from sigma2kql.diagnostics.catalogue import Code
-from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, frozen
 from sigma2kql.engines.kusto_language import FunctionSchema, KqlCheck, KqlProblem, KqlSchema
 from sigma2kql.kql.query import NO_LIMITS
 from sigma2kql.kql.source_map import locate
@@ -44,63 +46,97 @@ _WANTED = ("description", "status", "author", "date")
 # Habits
 
 
+@frozen
+class Seen:
+    """What is known over all documents: which only feed correlations, and where an id or a title stood first."""
+
+    fed: Container[tuple[str, int]]
+    first: dict[tuple[str, str], Document]
+
+
+Linted: TypeAlias = Rule | Correlation | Filter
+Habit: TypeAlias = Callable[[Linted, Seen], Iterator[Diagnostic]]
+
+
 def lint(documents: Sequence[Document]) -> list[tuple[Diagnostic, ...]]:
     """For each document what is worth mending in its metadata beyond what loading says (W24x, I240), over all of them.
 
     Source: Sigma specification 2.1, "Rule attributes"; the checks of SigmaHQ's own rules.
     """
-    fed = NamedRules(documents).fed(documents)
-    first_id: dict[str, Document] = {}
-    first_title: dict[str, Document] = {}
+    seen = Seen(NamedRules(documents).fed(documents), {})
     found = []
     for document in documents:
         try:
-            notes = [*_repeated(document, first_id, "id", "W241")]
-            if not isinstance(document, Broken | NativeQuery):
-                feeds = place_of(document) in fed
-                notes += [*_repeated(document, first_title, "title", "W242"), *_missing(document, feeds)]
-                notes += _told(document)
+            if isinstance(document, Broken | NativeQuery):
+                notes = list(_repeated("id", "W241", document, seen))
+            else:
+                notes = [note for habit in HABITS.values() for note in habit(document, seen)]
         except Exception as error:
             notes = [fault(error, document.origin.span)]
         found.append(tuple(notes))
     return found
 
 
-def _repeated(document: Document, first: dict[str, Document], key: str, code: Code) -> Iterator[Diagnostic]:
+def _repeated(key: str, code: Code, document: Document, seen: Seen) -> Iterator[Diagnostic]:
     value: str | None = getattr(document.meta, key)
     if not value:
         return
-    earlier = first.setdefault(value.strip().lower(), document)
+    earlier = seen.first.setdefault((key, value.strip().lower()), document)
     if earlier is not document:
         source = earlier.origin.source
         place = f"{source.path}:{source.position(_key(earlier, key).start)[0]}"
         yield diagnostic(code, f"the {key} `{value}` is used before, at {place}", _key(document, key))
 
 
-def _missing(document: Rule | Correlation | Filter, fed: bool) -> Iterator[Diagnostic]:
-    meta, at = document.meta, _key(document, "title")
-    if meta.id is None and not (fed and meta.name):
-        yield diagnostic("W240", "the document has no id", at, "generate one, e.g. with uuidgen")
-    if isinstance(document, Filter) or fed:
-        return
-    if meta.level is None and "level" not in _keys(document):
-        yield diagnostic("W243", "the rule has no level", at, "one of informational, low, medium, high, critical")
-    lacks = [key for key in _WANTED if not getattr(meta, key) and key not in _keys(document)]
-    if lacks:
-        yield diagnostic("I240", f"the rule has no {', '.join(lacks)}", at)
+def _no_id(document: Linted, seen: Seen) -> Iterator[Diagnostic]:
+    if document.meta.id is None and not (place_of(document) in seen.fed and document.meta.name):
+        yield diagnostic("W240", "the document has no id", _key(document, "title"), "generate one, e.g. with uuidgen")
 
 
-def _told(document: Rule | Correlation | Filter) -> Iterator[Diagnostic]:
-    """What is said, and does not fit."""
-    from sigma2kql.artifacts import attack
+def _no_level(document: Linted, seen: Seen) -> Iterator[Diagnostic]:
+    if _is_alert(document, seen) and document.meta.level is None and "level" not in _keys(document):
+        hint = "one of informational, low, medium, high, critical"
+        yield diagnostic("W243", "the rule has no level", _key(document, "title"), hint)
 
+
+def _untold(document: Linted, seen: Seen) -> Iterator[Diagnostic]:
+    lacks = [key for key in _WANTED if not getattr(document.meta, key) and key not in _keys(document)]
+    if lacks and _is_alert(document, seen):
+        yield diagnostic("I240", f"the rule has no {', '.join(lacks)}", _key(document, "title"))
+
+
+def _is_alert(document: Linted, seen: Seen) -> bool:
+    """Whether people see its results: a filter has none, and what feeds a correlation gives none of its own."""
+    return not isinstance(document, Filter) and place_of(document) not in seen.fed
+
+
+def _modified_before_written(document: Linted, seen: Seen) -> Iterator[Diagnostic]:
+    del seen
     meta = document.meta
     if meta.date and meta.modified and meta.modified < meta.date:
         message = f"modified on {meta.modified}, before it was written on {meta.date}"
         yield diagnostic("W244", message, _key(document, "modified"))
-    for tag in meta.tags:
+
+
+def _unknown_tag(document: Linted, seen: Seen) -> Iterator[Diagnostic]:
+    from sigma2kql.artifacts import attack
+
+    del seen
+    for tag in document.meta.tags:
         if attack.from_tags([tag]).unknown:
             yield diagnostic("W245", f"Sentinel knows no tactic or technique `{tag}`", _word(document, tag))
+
+
+# Every habit by the code that it gives; they are reported in this order.
+HABITS: Mapping[Code, Habit] = {
+    "W241": partial(_repeated, "id", "W241"),
+    "W242": partial(_repeated, "title", "W242"),
+    "W240": _no_id,
+    "W243": _no_level,
+    "I240": _untold,
+    "W244": _modified_before_written,
+    "W245": _unknown_tag,
+}
 
 
 def _keys(document: Document) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -232,3 +233,14 @@ def test_every_value_of_the_corpus_has_its_place(corpus: list[Path]) -> None:
         wanted = {(leaf.span.start, leaf.span.end) for leaf in leaves(done.query.where) if leaf.span}
         assert wanted <= {(span.start, span.end) for _, _, span in marks}, done.document.origin.source.path
     assert judged > 30
+
+
+def test_every_habit_has_a_rule_that_lacks_it() -> None:
+    """A new habit needs its row in the catalogue, and a test here in which it is found."""
+    from sigma2kql.diagnostics.catalogue import CATALOGUE
+    from sigma2kql.lint.judge import HABITS
+
+    assert sorted(code for code in HABITS if code not in CATALOGUE) == []
+    assert sorted(code for code in CATALOGUE if re.fullmatch(r"[WI]24\d", code) and code not in HABITS) == []
+    shown = set(re.findall(r'\("([WI]24\d)", ', Path(__file__).read_text(encoding="utf-8")))
+    assert sorted(HABITS.keys() - shown) == []
