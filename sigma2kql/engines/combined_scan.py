@@ -21,6 +21,12 @@ _COLUMN = re.compile(r"'(?:[^']|'')*'|\"((?:[^\"]|\"\")+)\"")
 _LOWERED = re.compile(r"'(?:[^']|'')*'|\b_l(\d+)\b")
 
 
+def _named(flat: Flat) -> set[str]:
+    """The columns that the conditions and the parts of a query name."""
+    texts = " ".join((*flat.conditions, *flat.parts))
+    return {found[1].replace('""', '"') for found in _COLUMN.finditer(texts) if found[1]}
+
+
 @frozen
 class Translated:
     """A query as SQL, and as conditions where it is a selection of rows."""
@@ -112,17 +118,19 @@ class CombinedScan:
             if name not in known:
                 try:
                     sql = self.engine.translated(query)
+                    flat = flatten(sql, list(columns), lambda text: self._type(table, text))
                 except Sigma2KqlError as error:
                     done.append(error)
                     continue
-                flat = flatten(sql, list(columns), lambda text: self._type(table, text))
                 known[name] = fresh[name] = [
                     sql,
                     [flat.table, flat.conditions, flat.parts] if flat is not None else None,
                 ]
             sql, parts = known[name]
             flat = Flat(parts[0], tuple(parts[1]), tuple(parts[2])) if parts is not None else None
-            done.append(Translated(sql, flat if flat is not None and flat.table == table else None))
+            if flat is not None and (flat.table != table or not _named(flat) <= columns.keys()):
+                flat = None  # it reads what the table does not have, and is to say so by itself
+            done.append(Translated(sql, flat))
         self._cache.write(fresh)
         return done
 

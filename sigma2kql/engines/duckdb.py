@@ -79,7 +79,9 @@ class Engine:
         arrival: str = "",
     ) -> None:
         duckdb = _require()
-        self._spill = TemporaryDirectory(prefix="sigma2kql-", ignore_cleanup_errors=True)
+        # beside a database on disk: whoever made its folder removes it, also where this process is killed
+        folder = None if database == ":memory:" else os.path.dirname(os.path.abspath(database))  # noqa: PTH100, PTH120
+        self._spill = TemporaryDirectory(prefix="sigma2kql-", dir=folder, ignore_cleanup_errors=True)
         config: dict[str, Any] = {
             "memory_limit": memory,
             "temp_directory": self._spill.name,

@@ -21,12 +21,20 @@ SLACK = 1 << 30  # bytes of address space beside the database's: code, stacks, w
 
 
 def main() -> None:
-    from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, diagnostic
-
     for name in ("SIGINT", "SIGHUP", "SIGTERM"):  # the asker decides: it closes the pipe, or kills
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     settings = json.loads(sys.stdin.buffer.readline())
+    try:
+        serve(settings)
+    finally:
+        shutil.rmtree(Path(settings["database"]).parent, ignore_errors=True)
+
+
+def serve(settings: dict[str, Any]) -> None:
+    """Answers until the asker is gone."""
+    from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, diagnostic
+
     try:
         work = Work(settings)
     except Sigma2KqlError as error:
@@ -34,6 +42,8 @@ def main() -> None:
         return
     say({"ok": True})
     for line in sys.stdin.buffer:
+        if not line.endswith(b"\n"):  # the asker was gone before it had said it all
+            break
         try:
             for answer in work.answers(json.loads(line)):
                 say({"fail": told(answer)} if isinstance(answer, Sigma2KqlError) else {"ok": answer})
@@ -44,7 +54,6 @@ def main() -> None:
             say({"fail": told(Sigma2KqlError((problem,)))})
     with suppress(Exception):
         work.engine.close()
-    shutil.rmtree(Path(settings["database"]).parent, ignore_errors=True)
 
 
 class Work:
