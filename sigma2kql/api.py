@@ -12,9 +12,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, assert_never
 
-from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, fail, frozen
+from sigma2kql.diagnostics.diagnostic import (
+    Diagnostic,
+    Sigma2KqlError,
+    Source,
+    Span,
+    diagnostic,
+    did_you_mean,
+    fail,
+    immutable,
+)
 from sigma2kql.kql import query as emission
 from sigma2kql.kql.naming import columns_read, output_columns as columns_of_query
 from sigma2kql.language.strings import placeholders, substitute
@@ -59,7 +68,7 @@ _RULES = re.compile(rb"(?:rules|correlation)[\"']?\s*:")  # every filter says wh
 _AT_ONCE = 32
 
 
-@frozen
+@immutable
 class Options:
     """How to compile. `tables`: the tables that the workspace has (empty: any); `builtin`: ASIM functions by built-in
     name.
@@ -85,7 +94,7 @@ class Options:
     profile: Profile | None = None
 
 
-@frozen
+@immutable
 class Input:
     """One file as read: the path as the user named it, the folder it was found under and its bytes (or why there are
     none).
@@ -191,13 +200,59 @@ def _links(one: Input) -> bool:
     return any(isinstance(document, Filter | Correlation) for document in load_input(one))
 
 
-def convert(text_or_path: str | Path, target: str = "sentinel", **options: object) -> list[Compiled]:
+class ConvertOptions(TypedDict, total=False):
+    """The options of `convert`: the fields of `Options` but the target (a test holds them together)."""
+
+    mappings: Sequence[str | Path]
+    tables: Sequence[str]
+    prefer: Sequence[str]
+    sources: Sequence[str]
+    placeholders: Mapping[str, Sequence[str]]
+    builtin: bool
+    time: str | None
+    union: bool
+    strict: bool
+    prefilter: bool
+    profile: Profile | None
+
+
+def _options(target: str, given: Mapping[str, object]) -> Options:
+    """Options of a call. Raises Sigma2KqlError (E806) for one that is unknown or of another type."""
+    problems = []
+    read: dict[str, Any] = {}
+    for name, value in given.items():
+        kind = ConvertOptions.__annotations__.get(name)
+        if kind is None:
+            problems.append(diagnostic("E806", f"`convert` has no option `{name}`", None, did_you_mean(name, _NAMES)))
+        elif name in _LISTS:
+            several = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+            items = tuple(value) if several and isinstance(value, Iterable) else ()
+            if not several or not all(isinstance(item, str | Path) for item in items):
+                problems.append(diagnostic("E806", f"`{name}` is a list of {_LISTS[name]}, not {value!r}"))
+            read[name] = tuple(map(Path, items)) if name == "mappings" and several else items
+        elif name in _FLAGS and not isinstance(value, bool):
+            problems.append(diagnostic("E806", f"`{name}` is True or False, not {value!r}"))
+        elif name == "placeholders" and not isinstance(value, Mapping):
+            problems.append(diagnostic("E806", f"`placeholders` maps names to lists of values, not {value!r}"))
+        else:
+            read[name] = value
+    if problems:
+        raise Sigma2KqlError(problems)
+    return Options(target=target, **read)
+
+
+_NAMES = tuple(ConvertOptions.__annotations__)
+_LISTS = {"mappings": "folders", "tables": "names", "prefer": "names", "sources": "names"}
+_FLAGS = frozenset({"builtin", "union", "strict", "prefilter"})
+
+
+def convert(text_or_path: str | Path, target: str = "sentinel", **options: Unpack[ConvertOptions]) -> list[Compiled]:
     """Compile Sigma rules: a path (file or folder), or the text of a rule file (anything with a line end in it).
 
     `options` are those of `Options`. Gives one result a document. Raises Sigma2KqlError only for a wrong call (unknown
-    target, missing path, faulty mapping file); what is wrong with a rule stands in its result's `diagnostics`.
+    target or option, missing path, faulty mapping file); what is wrong with a rule is in its result's `diagnostics`.
     """
-    chosen = Options(target=target, **options)  # type: ignore[arg-type]
+    chosen = _options(target, options)
     if isinstance(text_or_path, str) and "\n" in text_or_path:
         inputs: Iterable[Input] = (Input("<text>", None, text_or_path.encode()),)
     else:

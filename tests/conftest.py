@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+os.environ["SIGMA2KQL_FROZEN"] = "1"  # before anything of the package: values are frozen at run time too
+
 from sigma2kql.engines.kusto_language import PACKAGE, FunctionSchema, KqlSchema, KustoLanguage, find_bundle, missing
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sigma2kql import api
-from sigma2kql.api import convert
+from sigma2kql.api import ConvertOptions, Options, convert
+from sigma2kql.diagnostics.diagnostic import Sigma2KqlError
 
 RULES = """title: One
 logsource: {category: process_creation, product: windows}
@@ -151,3 +157,40 @@ def test_a_keyword_that_the_rows_state_already_is_not_asked_again(tmp_path: Path
     (stated,), (other,) = (convert(rule % word, "demo", mappings=(tmp_path,)) for word in ("evil", "worse"))
     assert stated.kql == 'Log_CL\n| where Line contains "evil"'
     assert other.kql == 'Log_CL\n| where Line contains "evil"\n| where Line contains "worse"'
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tabels": ["T"]}, "did you mean `tables`?"),
+        ({"mappings": "folder"}, "`mappings` is a list of folders"),
+        ({"tables": [1]}, "`tables` is a list of names"),
+        ({"strict": "yes"}, "`strict` is True or False"),
+        ({"placeholders": ["a"]}, "`placeholders` maps names"),
+    ],
+)
+def test_a_wrong_option_is_named(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(Sigma2KqlError) as raised:
+        convert(RULES, **given)
+    (found,) = raised.value.diagnostics
+    assert (found.code, said in f"{found.message} {found.hint}") == ("E806", True)
+
+
+def test_the_options_of_convert_are_those_of_options() -> None:
+    assert {"target", *ConvertOptions.__annotations__} == {one.name for one in dataclasses.fields(Options)}
+
+
+def test_what_is_given_out_cannot_be_changed() -> None:
+    """Results and options in every process; every value while the tests run."""
+    (done, *_) = convert(RULES)
+    for value, name in ((done, "kql"), (Options(), "target"), (done.document, "meta"), (done.document.origin, "span")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, name, "changed")
+    program = (
+        "import dataclasses, sigma2kql\nfor value in (sigma2kql.Options(), *sigma2kql.convert('title: x\\n')):\n"
+        "    try: value.target = 'x'\n    except dataclasses.FrozenInstanceError: print('held')"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "SIGMA2KQL_FROZEN"}
+    call = [sys.executable, "-c", program]
+    elsewhere = subprocess.run(call, env=environment, capture_output=True, text=True, check=True)
+    assert elsewhere.stdout.split() == ["held", "held"]

@@ -23,7 +23,7 @@ Code = Literal[
     "E663", "E664", "E665", "E666", "E667", "E668", "E670", "E671", "E672", "E673", "E690", "E691",
     "E701", "E702", "E703", "E704", "E705", "E706", "E707", "E708", "E709", "E710", "E711", "E712", "E713", "E714",
     "E715", "E716", "E717", "E718", "E750", "E751", "E752", "E753", "E754", "E755", "E756", "E757", "E758",
-    "E801", "E802", "E803", "E804", "E805", "E821", "E822", "E830", "E831", "E899",
+    "E801", "E802", "E803", "E804", "E805", "E806", "E821", "E822", "E830", "E831", "E899",
     "W101",
     "W201", "W202", "W203", "W204", "W205", "W206", "W210", "W211", "W212", "W213", "W214", "W215", "W240", "W241",
     "W242", "W243", "W244", "W245",
@@ -989,6 +989,12 @@ CATALOGUE: dict[Code, Entry] = {
         "the playground lacks a package",
         "Its page ships Python for the browser and what conversion imports, and fetches nothing from elsewhere.",
         "npm install pyodide, and name the node_modules folder.",
+    ),
+    "E806": Entry(
+        "error",
+        "a wrong option of `convert`",
+        "The library's `convert` takes the fields of `Options`, each of its type.",
+        "See the hint, or `help(sigma2kql.Options)`.",
     ),
     "E899": Entry(
         "error",

@@ -6,6 +6,7 @@ a span in it; line and column are computed only when a diagnostic is printed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
@@ -60,13 +61,27 @@ def _hashed(self: Any) -> int:
     return hash(self._values(self))
 
 
+# Whether all values are frozen at run time too, as in the tests (tests/conftest.py), where a mutation is then caught.
+_ALL_FROZEN = bool(os.environ.get("SIGMA2KQL_FROZEN"))
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def frozen(cls: type[T]) -> type[T]:
-    """A slotted dataclass that the type checker holds frozen: values are made by the hundred thousand.
+    """A slotted dataclass that the type checker holds frozen, and the run time where SIGMA2KQL_FROZEN is set.
 
-    Freezing at run time as well would more than triple the cost of making one, and nearly double that of its class.
+    Such values are made by the hundred thousand: freezing at run time would more than triple the cost of making one.
     """
-    made: Any = dataclass(slots=True, eq=False, repr=False)(cls)
+    return _made(cls, _ALL_FROZEN)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def immutable(cls: type[T]) -> type[T]:
+    """As `frozen`, and always so at run time: for values that are few, or in the hands of callers of the library."""
+    return _made(cls, True)
+
+
+def _made(cls: type[T], really: bool) -> type[T]:
+    made: Any = dataclass(slots=True, eq=False, repr=False, frozen=really)(cls)
     compared = [one.name for one in fields(made) if one.compare]
     made._values = attrgetter(*compared) if compared else type
     made.__eq__, made.__hash__, made.__repr__ = _equal, _hashed, _shown

@@ -17,7 +17,15 @@ from typing import Any
 from zlib import crc32
 
 from sigma2kql.diagnostics.catalogue import Code
-from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean, frozen
+from sigma2kql.diagnostics.diagnostic import (
+    Diagnostic,
+    Sigma2KqlError,
+    Source,
+    Span,
+    diagnostic,
+    did_you_mean,
+    immutable,
+)
 from sigma2kql.map.event_elements import is_element, known_elements
 from sigma2kql.map.field_places import Rows
 from sigma2kql.map.sources import data_sources
@@ -37,7 +45,7 @@ _FEW = 60  # names that a hint lists
 # Targets
 
 
-@frozen
+@immutable
 class Entry:
     """A table of a target that is read only when a rule needs it, and the log sources it says it serves."""
 
@@ -47,7 +55,7 @@ class Entry:
     sources: frozenset[str] | None = None  # the data sources that write it; None: unknown
 
 
-@frozen
+@immutable
 class Target:
     """A name and its tables in order of preference. `time` overrides every table's timestamp column.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, Literal, get_args
 
-from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, Source, frozen
+from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, Source, frozen, immutable
 from sigma2kql.map.table_file import Reader
 from sigma2kql.model.tree import LogSource, QueryLimits
 from sigma2kql.text.nodes import YamlList, YamlMap, YamlNode as Node, YamlScalar
@@ -30,7 +30,7 @@ class Preference:
     why: str = ""
 
 
-@frozen
+@immutable
 class TargetSettings:
     """What the target's file says. `also`: other targets whose tables are its own too; `service`: what it deploys to.
 

@@ -11,7 +11,7 @@ from dataclasses import field
 from enum import Enum
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
-from sigma2kql.diagnostics.diagnostic import Diagnostic, Source, Span, frozen
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Source, Span, frozen, immutable
 
 S = TypeVar("S")
 
@@ -420,7 +420,7 @@ class Elements:
     channels: tuple[str, ...] = ()
 
 
-@frozen
+@immutable
 class Serve:
     """One log source that a table carries: which rules, which rows, and what differs from the table's own fields.
 
@@ -441,7 +441,7 @@ class Serve:
     further: bool = False  # other events that the log source means too: asked beside the first, never in its place
 
 
-@frozen
+@immutable
 class Table:
     """A table or ASIM parser function with its columns (name -> type) and the log sources it serves."""
 
@@ -460,7 +460,7 @@ class Table:
     source: Source | None = field(default=None, compare=False, repr=False)
 
 
-@frozen
+@immutable
 class QueryLimits:
     """What the product that runs a target's queries takes of one; None: no number is published.
 
@@ -524,7 +524,7 @@ class Recurrence:
     details: tuple[str, ...] = ()
 
 
-@frozen
+@immutable
 class Compiled:
     """What became of one document. `kql` is None when it failed or gives no query of its own."""
 
