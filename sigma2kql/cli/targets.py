@@ -75,14 +75,6 @@ def _all(folders: tuple[Path, ...], form: str) -> int:
     return 0
 
 
-def _words(source: LogSource) -> str:
-    return ", ".join(
-        f"{key}: {value}"
-        for key, value in (("product", source.product), ("category", source.category), ("service", source.service))
-        if value
-    )
-
-
 def _parts(source: LogSource) -> dict[str, str | None]:
     return {"category": source.category, "product": source.product, "service": source.service}
 
@@ -111,12 +103,12 @@ def _target(target: Target, form: str) -> int:
     for entry in target.entries:
         click.echo(entry.name)
         for source in entry.logsources:
-            click.echo(f"    {_words(source) or 'any log source'}")
+            click.echo(f"    {source}")
     missing = _not_served(target)
     if missing:
         click.echo("not served (other targets carry it)")
         for source in missing:
-            click.echo(f"    {_words(source)}")
+            click.echo(f"    {source}")
     return 0
 
 
@@ -124,7 +116,7 @@ def _not_served(target: Target) -> list[LogSource]:
     """The log sources that another shipped target serves and this one does not."""
     known = {s for name in target_names() for entry in load_target(name).entries for s in entry.logsources}
     missing = [s for s in known if not target.serving(LogSource(s.category, s.product, s.service))]
-    return sorted((s for s in missing if _words(s)), key=str)
+    return sorted((s for s in missing if s != LogSource()), key=str)
 
 
 def _table(table: Table, form: str) -> int:
@@ -139,7 +131,7 @@ def _table(table: Table, form: str) -> int:
     _fields("fields", table.fields, table.absent, "    ")
     for serve in table.serves:
         ids = f", EventID {', '.join(map(str, sorted(serve.event_ids)))}" if serve.event_ids else ""
-        click.echo(f"serves {_words(serve.logsource) or 'any log source'}{ids}")
+        click.echo(f"serves {serve.logsource}{ids}")
         _sources(serve.writers, "  ")
         _fields("  fields of its own", serve.fields, serve.absent, "      ")
     return 0

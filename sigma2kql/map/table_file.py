@@ -24,17 +24,14 @@ from sigma2kql.model.simplify import leaves, replace as replace_leaves, simplify
 from sigma2kql.model.tree import (
     ANY,
     Column,
-    DatePart,
     Elements,
     Exactness,
-    Exists,
     Expr,
     Field,
     FieldMap,
     KqlType,
     LogSource,
     Match,
-    Null,
     Number,
     SameAs,
     Serve,
@@ -229,8 +226,6 @@ class Reader:
                 test = replace(test, other=self.column(cast(Field, test.other).name or "", node_at))
             if isinstance(test, Text) and name not in nocase[1]:
                 test = Text(test.parts, cased=test.parts not in ((), (ANY,)))
-            if isinstance(test, Exists | DatePart | Null):
-                pass
             return Match(self.column(name, node_at), test, leaf.span)
 
         return simplify(replace_leaves(tree, on_column))

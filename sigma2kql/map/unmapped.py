@@ -36,7 +36,7 @@ def refusal(
     hint = "a mapping file of your own can add one: see mappings/README.md"
     if known := carriers(source, target.name):
         hint = f"it is carried by {', '.join(f'{entry.name} (target {name})' for name, entry in known[:4])}"
-    message = f"no table of target `{target.name}` carries log source {source}"
+    message = f"no table of target `{target.name}` carries the log source `{source}`"
     if any(True for _ in target.candidates(source)):
         message += f" with EventID {', '.join(map(str, sorted(event_ids)))}" if event_ids else " without an EventID"
     return Sigma2KqlError([diagnostic("E401", message, source.span, hint)])

@@ -215,7 +215,9 @@ class LogSource:
         )
 
     def __str__(self) -> str:
-        return "/".join((self.product or "", self.category or "", self.service or ""))
+        """In words, as a rule states it: `product: windows, category: process_creation`."""
+        stated = (("product", self.product), ("category", self.category), ("service", self.service))
+        return ", ".join(f"{name}: {value}" for name, value in stated if value) or "any log source"
 
 
 @frozen

@@ -118,3 +118,7 @@ def test_the_codes_as_a_type_are_those_of_the_catalogue(update: bool) -> None:
         assert sorted(get_args(catalogue.Code)) == sorted(catalogue.CATALOGUE), (
             "pytest tests/cli/test_faults.py --update"
         )
+
+
+def test_a_log_source_is_said_in_words(home: Path) -> None:
+    assert "log source: product: windows, category: process_creation\n" in call("explain", "rules/1.yml").stdout
