@@ -14,6 +14,9 @@ holds for every case of the file):
                         rules such a map for each, by title
     ```yaml rows        match: and no_match: rows in the table's columns, on which the expected query is run; or tables:
                         (name -> rows) and result: (the rows that must come out, as far as a row here says)
+    ```yaml rows by source     source -> rows as it writes them: match and no_match; `missed`, which the rule means and
+                        the query cannot find there, and `beside`, which it finds against the rule's meaning: then the
+                        verdict of that source says so
     ```yaml events and rows    both at once, where the columns have the names of the fields
 
 `pytest tests/test_cases.py --update` writes what comes out into the files; read the difference before you commit it.
@@ -41,6 +44,7 @@ from sigma2kql.reference.evaluate import evaluate
 HOME = Path(__file__).parent / "cases"
 _BLOCK = re.compile(r"^```(\w+ [\w ]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EVENTS, ROWS, BOTH = "yaml events", "yaml rows", "yaml events and rows"
+BY_SOURCE = "yaml rows by source"
 KINDS = {
     "yaml rule",
     "yaml config",
@@ -52,6 +56,7 @@ KINDS = {
     EVENTS,
     ROWS,
     BOTH,
+    BY_SOURCE,
 }
 
 
@@ -160,6 +165,9 @@ def test_case(case: Case, tmp_path: Path, request: pytest.FixtureRequest) -> Non
     for kind in (ROWS, BOTH):
         if kind in case.blocks:
             check_rows(yaml.safe_load(case.blocks[kind]), done)
+    if BY_SOURCE in case.blocks:
+        for source, given in yaml.safe_load(case.blocks[BY_SOURCE]).items():
+            check_source(source, given, done)
 
 
 def check_events(given: Mapping[str, Any], case: Case, done: Outcome) -> None:
@@ -173,6 +181,16 @@ def check_events(given: Mapping[str, Any], case: Case, done: Outcome) -> None:
         for wanted, events in ((True, stated.get("match", [])), (False, stated.get("no_match", []))):
             for event in events:
                 assert evaluate(where, event) is wanted, f"{rule.meta.title}: {event}"
+
+
+def check_source(source: str, given: Mapping[str, Any], done: Outcome) -> None:
+    """The query selects what it is said to select of a source's rows; the source's verdict says what it does not."""
+    (one,) = (one for one in done.results if one.kql is not None)
+    assert given.keys() <= {"match", "no_match", "missed", "beside"}
+    found = [*given.get("match", []), *given.get("beside", [])]
+    check_rows({"match": found, "no_match": [*given.get("no_match", []), *given.get("missed", [])]}, done)
+    allowed = ["narrower"] if given.get("missed") else ["broader", "narrower"] if given.get("beside") else ["exact"]
+    assert one.verdicts[source] in allowed, source
 
 
 def check_rows(given: Mapping[str, Any], done: Outcome) -> None:

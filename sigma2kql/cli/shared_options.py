@@ -270,6 +270,7 @@ class Report:
     warnings: int = 0
     here: Counter[str] = field(default_factory=Counter)  # live, blind, dead: in the workspace of a profile
     missing: Counter[str] = field(default_factory=Counter)  # why rules are blind
+    functions: int = 0  # queries on ASIM functions that a workspace may lack
 
     def add(self, done: Compiled) -> bool:
         """Take in one result; whether it failed."""
@@ -283,6 +284,9 @@ class Report:
             if done.here is not None:
                 self.here[done.here.state] += 1
                 self.missing.update(done.here.reasons[:1])
+            elif done.kql is not None and done.table is not None:
+                names = done.table.split(", ")
+                self.functions += any(n[:2] == "im" and n[2:3].isupper() and n in done.kql for n in names)
         self.show(done.diagnostics)
         return bool(errors)
 
@@ -326,4 +330,9 @@ class Report:
             text += "".join(f"\n  {count:,}: {printable(why)}" for why, count in self.missing.most_common(MOST_REASONS))
         if self.warnings:
             text += f", {self.warnings:,} warning{'s' * (self.warnings != 1)}"
+        if self.functions and verb == "converted":
+            calls = "1 query calls" if self.functions == 1 else f"{self.functions:,} queries call"
+            text += (
+                f"\n{calls} a function (im...) that must be deployed; --builtin-parsers calls what every workspace has"
+            )
         return text

@@ -152,7 +152,7 @@ def _problem(code: Code, table: str, sources: str, text: str, name: str) -> Prob
         case "W407":
             message = f"broader on rows of {sources}: {text}"
         case "W408":
-            message = f"rows of {sources} can never match: {text} is not in them"
+            message = f"rows of {sources} can never match: what is asked of {text} is not in them"
         case _:
             message = f"{text} is not in rows of {sources}: a test on it is false there"
     return Problem(code, f"{table}: {message}", name)
