@@ -29,10 +29,12 @@ from sigma2kql.kql.naming import columns_read, output_columns as columns_of_quer
 from sigma2kql.language.strings import placeholders, substitute
 from sigma2kql.load.documents import decode, load
 from sigma2kql.map.by_source import together
-from sigma2kql.map.rule import Mapped, map_everywhere, map_further, map_rule
+from sigma2kql.map.one_table import Mapped
+from sigma2kql.map.rule import map_everywhere, map_further, map_rule
 from sigma2kql.map.target import Target, columns_of_table, load_target, mapping_stamps
 from sigma2kql.map.target_file import Service
 from sigma2kql.model.named_rules import NamedRules, place_of
+from sigma2kql.model.query_facts import Liveness
 from sigma2kql.model.simplify import leaves
 from sigma2kql.model.tree import (
     And,
@@ -44,7 +46,6 @@ from sigma2kql.model.tree import (
     Expr,
     Field,
     Filter,
-    Liveness,
     Match,
     Metadata,
     NativeQuery,

@@ -19,8 +19,14 @@ from sigma2kql.artifacts.query_columns import Output
 from sigma2kql.artifacts.settings import Settings, loose
 from sigma2kql.diagnostics.catalogue import Code
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Span, diagnostic, frozen
+from sigma2kql.model.query_facts import Recurrence
 from sigma2kql.model.simplify import leaves
-from sigma2kql.model.tree import Compiled, Correlation, Document, NativeQuery, Recurrence
+from sigma2kql.model.tree import (
+    Compiled,
+    Correlation,
+    Document,
+    NativeQuery,
+)
 
 NAMESPACE = uuid.UUID("5d0c1f4e-6f1b-5c8e-9a57-2f6a3c1d7b90")
 GUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")

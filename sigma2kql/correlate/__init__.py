@@ -26,12 +26,20 @@ from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, diagnos
 from sigma2kql.language.condition import Condition, Joined, Named, Quantified, parse_rule_names
 from sigma2kql.map.by_source import together
 from sigma2kql.map.event_elements import Ids, event_ids
-from sigma2kql.map.rule import Mapped
+from sigma2kql.map.one_table import Mapped
 from sigma2kql.map.target import Target
 from sigma2kql.model.literals import identifier, is_word, quoted
 from sigma2kql.model.named_rules import NamedRules
+from sigma2kql.model.query_facts import Recurrence
 from sigma2kql.model.thresholds import few
-from sigma2kql.model.tree import Compiled, Correlation, Query, Recurrence, Reference, Rule, Verdict
+from sigma2kql.model.tree import (
+    Compiled,
+    Correlation,
+    Query,
+    Reference,
+    Rule,
+    Verdict,
+)
 
 _DAY = 86_400  # seconds
 _OFTENEST, _SELDOMEST = 300, 3_600  # seconds between two runs, where nobody says otherwise

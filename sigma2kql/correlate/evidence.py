@@ -12,7 +12,7 @@ from sigma2kql.correlate.group_keys import facts, value_of
 from sigma2kql.diagnostics.diagnostic import frozen
 from sigma2kql.map.event_elements import Ids, known_elements
 from sigma2kql.map.field_places import find_field
-from sigma2kql.map.rule import Mapped
+from sigma2kql.map.one_table import Mapped
 from sigma2kql.model.literals import identifier
 from sigma2kql.model.tree import FieldMap, KqlType
 

@@ -16,7 +16,7 @@ from sigma2kql.diagnostics.diagnostic import Source, frozen
 from sigma2kql.kql.query import predicate
 from sigma2kql.map.event_elements import Ids
 from sigma2kql.map.field_places import find_field
-from sigma2kql.map.rule import Mapped
+from sigma2kql.map.one_table import Mapped
 from sigma2kql.map.transforms.pairs import concatenated
 from sigma2kql.map.transforms.paths import host_of
 from sigma2kql.model.literals import identifier, quoted

@@ -15,8 +15,18 @@ from sigma2kql.kql.layout import Chain, Listed, Piece, Wrap, flat, grouped_chain
 from sigma2kql.kql.naming import names_of, renamed, top_conjuncts
 from sigma2kql.kql.operators import alternatives, complement, cost, none_of, shape, written
 from sigma2kql.kql.prefilter import prefilter
+from sigma2kql.model.query_facts import QueryLimits
 from sigma2kql.model.simplify import leaves
-from sigma2kql.model.tree import And, Column, Expr, Match, Not, Or, Query, QueryLimits, Text
+from sigma2kql.model.tree import (
+    And,
+    Column,
+    Expr,
+    Match,
+    Not,
+    Or,
+    Query,
+    Text,
+)
 
 Gate: TypeAlias = Sequence[str | Listed] | None  # the prefilter's alternatives
 _SCAN = ' or X contains ""'  # the least that is written around a text that joins no list

@@ -15,7 +15,16 @@ from sigma2kql.kql.layout import Listed, flat
 from sigma2kql.kql.operators import forms, in_order
 from sigma2kql.kql.prefilter import prefilter
 from sigma2kql.kql.query import NO_LIMITS, clauses_of, joined
-from sigma2kql.model.tree import And, Column, Expr, Match, Not, Or, Query, QueryLimits
+from sigma2kql.model.query_facts import QueryLimits
+from sigma2kql.model.tree import (
+    And,
+    Column,
+    Expr,
+    Match,
+    Not,
+    Or,
+    Query,
+)
 
 
 def locate(

@@ -23,6 +23,7 @@ from sigma2kql.kql.source_map import locate
 from sigma2kql.load.documents import decode
 from sigma2kql.map.target import Target
 from sigma2kql.model.named_rules import NamedRules, place_of
+from sigma2kql.model.query_facts import QueryLimits
 from sigma2kql.model.tree import (
     Broken,
     Compiled,
@@ -32,7 +33,6 @@ from sigma2kql.model.tree import (
     Metadata,
     NativeQuery,
     Origin,
-    QueryLimits,
     Rule,
 )
 

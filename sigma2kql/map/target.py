@@ -31,10 +31,10 @@ from sigma2kql.map.field_places import Rows
 from sigma2kql.map.sources import data_sources
 from sigma2kql.map.table_file import read_table
 from sigma2kql.map.target_file import Preference, Service, TargetSettings, read_target
+from sigma2kql.model.query_facts import QueryLimits
 from sigma2kql.model.tree import (
     KqlType,
     LogSource,
-    QueryLimits,
     Table,
 )
 from sigma2kql.system.shipped_files import mappings_folder

@@ -12,7 +12,10 @@ from typing import Any, Literal, get_args
 
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, Source, frozen, immutable
 from sigma2kql.map.table_file import Reader
-from sigma2kql.model.tree import LogSource, QueryLimits
+from sigma2kql.model.query_facts import QueryLimits
+from sigma2kql.model.tree import (
+    LogSource,
+)
 from sigma2kql.text.nodes import YamlList, YamlMap, YamlNode as Node, YamlScalar
 from sigma2kql.text.yaml_text import compose
 

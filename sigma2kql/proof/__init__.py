@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from sigma2kql.diagnostics.diagnostic import frozen
-from sigma2kql.map.rule import Mapped
+from sigma2kql.map.one_table import Mapped
 from sigma2kql.model.tree import Compiled, Correlation, Expr, Field, Rule, Serve, Table
 from sigma2kql.proof.rule_events import Attack, Labelled, Stream
 

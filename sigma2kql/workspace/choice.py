@@ -10,7 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from sigma2kql.diagnostics.diagnostic import frozen
 from sigma2kql.map.target import Target
-from sigma2kql.model.tree import Liveness, Query
+from sigma2kql.model.query_facts import Liveness
+from sigma2kql.model.tree import (
+    Query,
+)
 from sigma2kql.workspace.inspection import marks
 from sigma2kql.workspace.liveness import LIVE, liveness, standing
 from sigma2kql.workspace.profile import Profile

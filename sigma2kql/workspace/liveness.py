@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from datetime import timedelta
 from typing import assert_never
 
+from sigma2kql.model.query_facts import Liveness
 from sigma2kql.model.simplify import leaves
 from sigma2kql.model.tree import (
     And,
@@ -19,7 +20,6 @@ from sigma2kql.model.tree import (
     DatePart,
     Exists,
     Expr,
-    Liveness,
     Match,
     Not,
     Null,

@@ -26,6 +26,7 @@ from sigma2kql.artifacts.read_back import read_artifact
 from sigma2kql.artifacts.rule_texts import clean, clean_line
 from sigma2kql.artifacts.settings import Settings, merge, merge_rule
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, Source, Span
+from sigma2kql.model.query_facts import Recurrence
 from sigma2kql.model.tree import (
     And,
     Compiled,
@@ -35,7 +36,6 @@ from sigma2kql.model.tree import (
     NativeQuery,
     Origin,
     Query,
-    Recurrence,
     Reference,
     Rule,
 )
