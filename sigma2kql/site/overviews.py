@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PER_PAGE = 150
 SHADES = (1, 3, 10, 30)  # rules from which a cell is a shade darker
-SHOWN = 40  # rules listed under one code of the page of problems
+SHOWN = 25  # rules listed under one code of the page of problems
 
 
 @frozen

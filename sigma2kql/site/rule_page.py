@@ -53,7 +53,7 @@ from sigma2kql.text.yaml_text import compose
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-ROOM = 26_000  # characters of code on a page: what is beyond stands in a file beside it, and its beginning here
+ROOM = 16_000  # characters of code on a page: what is beyond stands in a file beside it, and its beginning here
 LEAST = 1_500  # of each code that is cut
 NODES = 250  # lines of the tree
 # Where a query is run by hand. Neither product documents a URL that carries the query, so these open its editor.
