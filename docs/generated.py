@@ -34,7 +34,9 @@ def all_pages() -> dict[str, str]:
 
 
 def write_pages(folder: Path) -> None:
-    """All pages, each only where it differs: an unchanged file is not built again."""
+    """All pages, each only where it differs: an unchanged file is not built again. What is no page any more goes."""
+    for path in set(folder.rglob("*.md")) - {folder / name for name in all_pages()}:
+        path.unlink()
     for name, text in all_pages().items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 Place in the flow: read by everything that offers, checks or documents formats; imports nothing of the stage, so that
 the command line's choices cost nothing. Invariant: a format that is not here does not exist, and one that is here has
-its case in tests/cases/artifacts and its row in README (tests say what is missing).
+its case in tests/cases/artifacts and its row in docs/reference/artifacts.md (tests say what is missing).
 """
 
 from __future__ import annotations

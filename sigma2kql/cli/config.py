@@ -36,7 +36,7 @@ KEYS = (
 
 @frozen
 class Config:
-    """What the file says; None or empty where it says nothing. `deploy` holds settings of artifacts (see README)."""
+    """What the file says; None or empty where it says nothing. `deploy` holds settings of artifacts."""
 
     path: Path | None = None
     target: str | None = None

@@ -44,7 +44,7 @@ def as_kql(done: Compiled, header: bool = True) -> str:
 
 
 def as_record(done: Compiled) -> dict[str, Any]:
-    """One object of the `ndjson` format (README, "Machine-readable output")."""
+    """One object of the `ndjson` format (docs/reference/output.md)."""
     document = done.document
     meta, origin = document.meta, document.origin
     return {

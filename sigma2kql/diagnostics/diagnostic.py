@@ -112,7 +112,7 @@ class Diagnostic:
     severity: Severity = "error"
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON form that the command line promises (see README, "Diagnostics")."""
+        """The JSON form that the command line promises (docs/reference/output.md)."""
         start = end = (None, None)
         path: str | None = None
         if self.span is not None:
