@@ -25,8 +25,8 @@ from sigma2kql.cli.shared_options import (
     use_color,
 )
 from sigma2kql.cli.summary import markdown_table, summary_option, write_summary
-from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, Source, diagnostic
-from sigma2kql.diagnostics.render import printable
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, diagnostic
+from sigma2kql.diagnostics.render import printable, render
 from sigma2kql.engines.remote import RemoteEngine, TimeRange
 from sigma2kql.map.target import Target
 from sigma2kql.workspace.changes import changes
@@ -68,6 +68,12 @@ def _options(function: Any) -> Any:
 @click.option("--service", metavar="URL", help="Address of the Log Analytics API in another cloud.")
 @click.option("--cluster", metavar="URL", help="Ask this Azure Data Explorer cluster or Eventhouse.")
 @click.option("--database", help="The database of the cluster.")
+@click.option(
+    "--data",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Look at these files or folders of events, as `hunt` does (repeatable).",
+)
 @click.option("--print", "show", is_flag=True, help="Print the queries, to be run in the portal, and ask nothing.")
 @click.option(
     "--read",
@@ -97,24 +103,36 @@ def inspect(output: Path | None, **given: Any) -> int:
     report = Report(given["diagnostics_format"], given["quiet"], use_color(given["color"]))
     target = Compiler(options).target
     asked = list(questions(target, _known(given["tables"], target), given["days"], given["sample"]))
-    ways = [given["show"], bool(given["answers"]), bool(given["workspace_id"]), bool(given["cluster"])]
-    if sum(ways) != 1:
-        raise click.UsageError("say one of --workspace ID, --cluster URL --database NAME, --print, or --read FILE")
+    if sum(bool(given[name]) for name in ("show", "answers", "workspace_id", "cluster", "data")) != 1:
+        raise click.UsageError("say one of --workspace ID, --cluster URL --database NAME, --data, --print, --read FILE")
     if given["show"]:
         click.echo("\n\n".join(f"// {question.table}\n{question.kql}" for question in asked))
         return 0
-    made = datetime.now(UTC)
-    if given["answers"]:
-        rows: list[Mapping[str, Any]] = [row for path in given["answers"] for row in read_answers(_source(path))]
-    else:
-        rows = list(_ask(asked, given, made, report))
-    text = write_profile(make_profile(rows, target, made, given["days"], given["sample"]))
+    text = write_profile(_made(asked, target, given, report))
     if output is None:
         click.echo(text, nl=False)
     else:
         Folder(output.parent).put(output, text)
-    report.finish("")
+    if shown := render(report.held, report.form, report.color):
+        click.echo(shown, err=True)
     return 1 if report.failed else 0
+
+
+def _made(asked: list[Question], target: Target, given: dict[str, Any], report: Report) -> Profile:
+    """The profile, from files, from exported answers, or from those that the service gives now."""
+    if given["data"]:
+        from sigma2kql.hunt.file_profile import profile_of_files
+
+        def unreadable(problem: Diagnostic) -> None:
+            report.failed += problem.severity == "error"
+            report.show([problem])
+
+        return profile_of_files(given["data"], target, given["tables"], unreadable, given["sample"])
+    made = datetime.now(UTC)
+    rows: list[Mapping[str, Any]] = [row for path in given["answers"] for row in read_answers(_source(path))]
+    if not given["answers"]:
+        rows = list(_ask(asked, given, made, report))
+    return make_profile(rows, target, made, given["days"], given["sample"])
 
 
 def _known(names: tuple[str, ...], target: Target) -> tuple[str, ...]:

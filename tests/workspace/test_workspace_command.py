@@ -195,3 +195,23 @@ def test_the_verdict_counts_the_sources_that_are_there() -> None:
     Path("workspace.yml").write_text(text + f"  DeviceProcessEvents: {{{rows}}}\n")
     (done,) = records(run("convert", "--profile", "workspace.yml", "-t", "asim", "-f", "ndjson", "rule.yml"))
     assert done["verdicts"]["defender-endpoint"] == "narrower"
+
+
+@pytest.mark.usefixtures("home")
+def test_files_of_events_have_a_profile_too() -> None:
+    """Two rows of an exported table, and a Windows event as evtx_dump writes it; counted by hand."""
+    Path("data").mkdir()
+    rows = [
+        {"TimeGenerated": f"2026-11-2{day}T12:00:00Z", "Type": "DeviceProcessEvents", "ActionType": "ProcessCreated",
+         "FileName": "a.exe", "ProcessCommandLine": text}
+        for day, text in ((7, ""), (9, "a.exe -x"))
+    ]  # fmt: skip
+    Path("data/DeviceProcessEvents.ndjson").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = run("workspace", "inspect", "--data", "data", "-o", "made.yml")
+    assert made.return_value == 0, made.stderr
+    profile = read_profile(Source("made.yml", Path("made.yml").read_text()))
+    table = profile.tables["DeviceProcessEvents"]
+    assert (profile.days, table.rows_a_day, table.whole) == (2, 1, True)
+    assert (table.columns["FileName"], table.columns["ProcessCommandLine"], table.columns["SHA256"]) == (1, 0.5, 0)
+    assert [(one.values, one.rows) for one in table.seen] == [(("ProcessCreated",), 2)]
+    assert "SecurityEvent" in profile.absent
