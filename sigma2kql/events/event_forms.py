@@ -15,8 +15,8 @@ from enum import Enum
 from typing import Any
 
 from sigma2kql.diagnostics.diagnostic import frozen
-from sigma2kql.events.windows_carriers import Unusable, carried, is_flat, is_windows
-from sigma2kql.events.windows_event import WindowsRecord, add_data, generic_fields, number, text
+from sigma2kql.events.windows_carriers import Unusable, carried, has_sections, is_flat, is_windows
+from sigma2kql.events.windows_event import WindowsRecord, add_data, from_sections, generic_fields, number, text
 
 
 class EventForm(Enum):
@@ -106,8 +106,9 @@ def sigma_fields(data: Mapping[str, Any]) -> dict[str, Any]:
     if known.form is EventForm.WINDOWS_RAW or known.table in SYSTEM_COLUMNS:
         try:
             record = windows_record(data)
-        except Unusable:
-            record = None
+        except Unusable:  # what it says is still to be read, as far as it goes
+            event = data["Event"] if has_sections(data.get("Event")) else data
+            record = from_sections(event) if has_sections(event) else None
         if record is not None:
             return generic_fields(record)
     fields = dict(data)

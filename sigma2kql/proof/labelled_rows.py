@@ -12,17 +12,20 @@ from dataclasses import replace
 from typing import Any
 
 from sigma2kql.diagnostics.diagnostic import frozen
-from sigma2kql.events.event_forms import EventForm, recognise, sigma_fields
+from sigma2kql.events.event_forms import SYSTEM_COLUMNS, EventForm, recognise, sigma_fields, windows_record
+from sigma2kql.events.table_rows import WRITERS
+from sigma2kql.events.windows_carriers import Unusable
 from sigma2kql.map.field_places import find_field
 from sigma2kql.model.simplify import leaves
 from sigma2kql.model.tree import And, Expr, Field, FieldMap, Rule, SameAs, Serve, Table
 from sigma2kql.proof import Subject
-from sigma2kql.proof.event_rows import keyword_text, raw_row, shape
+from sigma2kql.proof.event_rows import Shaped, keyword_text, raw_row, shape
 from sigma2kql.proof.generate import Sample, generate
 from sigma2kql.proof.row_capacity import Room, synonym
+from sigma2kql.proof.row_cells import as_datetime, read_column
 from sigma2kql.proof.rule_events import Labelled
 from sigma2kql.proof.table_events import fitted
-from sigma2kql.reference.evaluate import evaluate
+from sigma2kql.reference.evaluate import evaluate, holds
 
 GENERATED = "generated"
 SPARE = 2  # events made for each one wanted, as some cannot stand in the table
@@ -144,15 +147,38 @@ def case_of(
             notes.append(f"{origin}: {told}")
             return None
     label = evaluate(where, fields) if expected is None else expected
-    shaped = shape(fields, table, serve, names)
+    windows = known.form is EventForm.WINDOWS_RAW or known.table in SYSTEM_COLUMNS
+    shaped = (written(event, table, serve) if windows else None) or shape(fields, table, serve, names)
     if shaped.problems:
         notes.append(f"{origin}: {'; '.join(shaped.problems)}")
         if made or (shaped.foreign and expected is not True):
             return None
     row: Mapping[str, Any] = {} if shaped.foreign else shaped.row
-    if row and None in fields_of(where, keywords=True):
+    if row and not windows and None in fields_of(where, keywords=True):
         row = keyword_text(row, fields, table, serve)
     return Case(fields, label, origin, row, attack)
+
+
+def written(event: Mapping[str, Any], table: Table, serve: Serve) -> Shaped | None:
+    """The row that the collector of a table writes of a Windows event, as a hunt stands on it; None where it is not
+    known how the table is written, or the event is none.
+    """
+    write = WRITERS.get(table.name)
+    try:
+        record = windows_record(event) if write is not None else None
+    except Unusable:
+        return None
+    if write is None or record is None:
+        return None
+    made = write(record)
+    told = (system := record.system).get("TimeCreated_SystemTime")
+    shaped = raw_row({**(made or {}), table.time: as_datetime(told) or ""}, table)
+    if made is None or not holds(serve.where, lambda column: read_column(shaped.row, column)):
+        log = ", ".join(str(system.get(name)) for name in ("Channel", "Provider_Name", "EventID") if system.get(name))
+        return Shaped(
+            shaped.row, (f"an event of {log} is none of those that the query on {table.name} is about",), True
+        )
+    return Shaped(shaped.row)
 
 
 def _never(table: Table, serve: Serve, name: str) -> bool:

@@ -209,13 +209,16 @@ def plain_hits(folder: Path, rules: list[Rule]) -> tuple[dict[str, set[str]], se
     """The events that each rule matches, by rule id, and the rules whose log source this reading does not know."""
     hits: dict[str, set[str]] = defaultdict(set)
     unknown: set[str] = set()
+    about: dict[tuple[str, ...], list[Rule]] = {}  # the rules for each kind of event
     for origin, event in events_of(folder):
         fields = generic(fields_of(event))
-        for rule in rules:
-            mine = is_of(rule.logsource, fields)
-            if mine is None:
-                unknown.add(rule.meta.id or "")
-            elif mine and evaluate(rule.where, fields):
+        kind = tuple(repr(fields.get(name)) for name in ("Channel", "EventID", "EventType"))
+        if kind not in about:
+            told = [(rule, is_of(rule.logsource, fields)) for rule in rules]
+            about[kind] = [rule for rule, mine in told if mine]
+            unknown.update(rule.meta.id or "" for rule, mine in told if mine is None)
+        for rule in about[kind]:
+            if evaluate(rule.where, fields):
                 hits[rule.meta.id or ""].add(origin)
     return hits, unknown
 
