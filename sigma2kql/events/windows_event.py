@@ -28,6 +28,15 @@ PROVIDERS = {
     "Microsoft-Windows-TaskScheduler/Operational": "Microsoft-Windows-TaskScheduler",
     "Microsoft-Windows-WMI-Activity/Operational": "Microsoft-Windows-WMI-Activity",
 }
+# mandatory labels (MS-DTYP 2.4.2.4) under the names that Sysmon gives them
+INTEGRITY = {
+    "S-1-16-0": "Untrusted",
+    "S-1-16-4096": "Low",
+    "S-1-16-8192": "Medium",
+    "S-1-16-8448": "MediumPlus",
+    "S-1-16-12288": "High",
+    "S-1-16-16384": "System",
+}
 XML_CHARS = 16 << 20
 LEVELS = {"critical": 1, "error": 2, "warning": 3, "information": 4, "verbose": 5}
 
@@ -274,6 +283,7 @@ def generic_fields(record: WindowsRecord) -> dict[str, Any]:
                 "User": _creator(fields),
                 "ProcessId": _decimal(fields.get("NewProcessId")),
                 "ParentProcessId": _decimal(fields.get("ProcessId")),
+                "IntegrityLevel": INTEGRITY.get(text(fields.get("MandatoryLabel"))),
             }
         case 4689:
             more = {"Image": fields.get("ProcessName"), "ProcessId": _decimal(fields.get("ProcessId"))}

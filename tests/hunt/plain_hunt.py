@@ -102,6 +102,10 @@ SERVICES = {
 }
 
 
+# MS-DTYP 2.4.2.4, under the names that Sysmon gives them
+LABELS = {"S-1-16-4096": "Low", "S-1-16-8192": "Medium", "S-1-16-12288": "High", "S-1-16-16384": "System"}
+
+
 def plain(value: Any) -> Any:
     """A value as the XML has it."""
     if isinstance(value, dict):
@@ -158,6 +162,7 @@ def generic(fields: dict[str, Any]) -> dict[str, Any]:
     if fields.get("EventID") == 4688:
         more |= {"User": _user(fields), "ProcessId": _number(fields.get("NewProcessId"))}
         more["ParentProcessId"] = _number(fields.get("ProcessId"))
+        more["IntegrityLevel"] = LABELS.get(str(fields.get("MandatoryLabel")))
     return {**fields, **{name: value for name, value in more.items() if value is not None}}
 
 
