@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-MOST = 60_000  # characters of a code that is coloured: beyond, colours cost more than they tell
+MOST = 8_000  # characters of a code that is coloured: colours treble a page, and tell little in a long list
 LANGUAGES = {"yaml": "yaml", "kql": "kusto", "json": "json", "bicep": "bicep", "tf": "terraform"}
 # The first letters of Pygments' short names of tokens, and our classes; all others stay uncoloured, and pages small.
 CLASSES = (

@@ -53,7 +53,8 @@ from sigma2kql.text.yaml_text import compose
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-ROOM = 16_000  # characters of code on a page: what is beyond stands in a file beside it, and its beginning here
+ROOM = 30_000  # characters of code on a page: what is beyond stands in a file beside it, and its beginning here
+WIDEST = 12_000  # of one code
 LEAST = 1_500  # of each code that is cut
 NODES = 250  # lines of the tree
 # Where a query is run by hand. Neither product documents a URL that carries the query, so these open its editor.
@@ -71,6 +72,8 @@ SENTENCES = {
     "no query": "gives no query of its own: it feeds a correlation",
     "failed": "no query",
 }
+# The codes that say why a query is not exact: for all rows, and for those of one source.
+REASONS = {"broader": ("W401", "W407"), "narrower": ("W402", "W406", "W408")}
 LANGUAGE_OF = {".yaml": "yaml", ".json": "json", ".bicep": "bicep", ".tf": "tf"}
 ENDS = {"yaml": "yml", "kql": "kql", "json": "json", "bicep": "bicep", "tf": "tf"}
 
@@ -273,8 +276,8 @@ def _hypothesis(document: Any, rule: Covered) -> str:
 
 def tell(done: Compiled, outcome: Outcome) -> Told:
     """A result in words."""
-    wanted = {"broader": "W401", "narrower": "W402"}.get(outcome.verdict, "")
-    sentences = [d.message for d in done.diagnostics if d.code == wanted]
+    wanted = REASONS.get(outcome.verdict, ())
+    sentences = [d.message for d in done.diagnostics if d.code in wanted]
     if outcome.verdict == "failed":
         sentences = [outcome.problem]
     here = outcome.here
@@ -285,7 +288,7 @@ def tell(done: Compiled, outcome: Outcome) -> Told:
         done.mapped,
         done.passed_over,
         done.caveats,
-        tuple(d for d in done.diagnostics if d.code != wanted),
+        tuple(d for d in done.diagnostics if d.code not in wanted),
         needs(done) if outcome.found else (),
         hashlib.sha256((done.kql or "").encode()).hexdigest()[:16] if done.kql else "",
     )
@@ -307,8 +310,9 @@ def _fitted(codes: Sequence[tuple[str, str, str, str]], page: str) -> tuple[Code
     stem = page.removesuffix(".html")
     for name, label, text, language in codes:
         shown, file = text, ""
-        if len(text) > max(room, LEAST):
-            shown = text[: max(room, LEAST)]
+        most = max(LEAST, min(room, WIDEST))
+        if len(text) > most:
+            shown = text[:most]
             shown = shown[: shown.rfind("\n") + 1] or shown
             file = f"{stem}.{name}.{ENDS[language]}"
         room -= len(shown)
