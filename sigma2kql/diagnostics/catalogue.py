@@ -779,6 +779,12 @@ CATALOGUE: dict[Code, Entry] = {
         "The rule and the table's own rows ask the same column for different values at once.",
         "Correct the rule: often the log source and an EventID contradict each other.",
     ),
+    "I403": Entry(
+        "info",
+        "a column of the table itself",
+        "The rule names a column as the table does, not as Sigma's taxonomy does; it is read as that column.",
+        "Write the taxonomy's name, so that the rule works on other tables too.",
+    ),
     "E414": Entry(
         "error",
         "can never match: no event has the field",

@@ -113,12 +113,12 @@ def cased(draft: Draft, node: YamlScalar) -> Draft:
     return Text(_as_text(draft, "cased", node).parts, True)
 
 
-_DASH = re.compile(r"\B[-/]\b")
+_DASH = re.compile(r"\B[-/–—―]\b")
 _DASHES = OneOf("-/–—―")
 
 
 def windash(draft: Draft, node: YamlScalar) -> Draft:
-    """Each `-` or `/` before a word character and not after one may be any of the dashes that Windows programs take."""
+    """Each dash or `/` before a word character and not after one may be any of the five that Windows programs take."""
     text = _as_text(draft, "windash", node)
     parts: list[Part] = []
     for part in text.parts:
@@ -398,7 +398,8 @@ def read_value(node: YamlScalar) -> Test[Field]:
     if isinstance(value, bool):
         return Bool(value)
     if isinstance(value, (int, float)) and abs(value) <= sys.float_info.max:
-        return Number("==", value)
+        hexadecimal = isinstance(value, int) and node.text[:2] in ("0x", "0X")
+        return Number("==", value, node.text.lower() if hexadecimal else "")
     if isinstance(value, int):
         raise Refused("E221", f"no column holds a number of {len(node.text)} digits", "write it in quotes for the text")
     raise Refused("E221", f"`{node.text}` is not a value of the Sigma language", f"write '{node.text}' in quotes")

@@ -25,14 +25,17 @@ _CASTS = {
 }
 
 
-def accessor(how: str, base: Column, key: tuple[str, ...], kind: KqlType, name: str) -> Column:
-    """A part of a stored column: property of a dynamic one, of JSON text, an element of XML text, a pair in text."""
+def accessor(how: str, base: Column, key: tuple[str, ...], kind: KqlType, name: str, of_bag: bool = False) -> Column:
+    """A part of a stored column: property of a dynamic one, of JSON text, an element of XML text, a pair in text.
+
+    `of_bag`: the dynamic value has names, no indexes.
+    """
     quote = "'"
     match how:
         case "property":
-            path = f"{base.text}{steps(key)}"
+            path = f"{base.text}{steps(key, of_bag)}"
         case "json":
-            path = f"parse_json({base.text}){steps(key)}"
+            path = f"parse_json({base.text}){steps(key, of_bag)}"
         case "xml":
             inner = re.escape(_xml(key[-1])).replace(quote, "''").replace("\\ ", " ")
             path = f"extract(@'<Data Name=\"{inner}\">([^<]*)</Data>', 1, {base.text})"
@@ -61,5 +64,5 @@ def fill(others: FieldMap, name: str) -> FieldMap:
             name=column.reads[0],
         )
         key = tuple(part for k in column.key for part in (name.split(".") if k == OTHERS else [k]))
-        columns.append(accessor(column.kind, base, key, column.type, name))
+        columns.append(accessor(column.kind, base, key, column.type, name, of_bag=True))
     return replace(others, columns=tuple(columns))

@@ -65,8 +65,15 @@ def _documents(name: str) -> list[Any] | None:
 @cache
 def _system() -> frozenset[str]:
     """The names that every event has outside its data."""
-    (groups,) = _documents("system") or [[]]
-    return frozenset(name for group in groups for name in group)
+    (told,) = _documents("system") or [{}]
+    return frozenset((*told["names"], *(name for name in told["time"] if name != "UtcTime")))
+
+
+@cache
+def event_times() -> frozenset[str]:
+    """The names of an event's own time."""
+    (told,) = _documents("system") or [{}]
+    return frozenset(told["time"])
 
 
 # --------------------------------------------------------------------------------------------------------------------

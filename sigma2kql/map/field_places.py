@@ -14,6 +14,7 @@ from sigma2kql.map.event_elements import Ids, lacking, restated, unheard_of
 from sigma2kql.map.row_facts import conjuncts, known_texts
 from sigma2kql.map.sources import is_rare, writers_of
 from sigma2kql.map.transforms.column_types import is_plain_text
+from sigma2kql.model.literals import identifier
 from sigma2kql.model.simplify import leaves
 from sigma2kql.model.tree import Column, FieldMap, Filling, Serve, Table
 
@@ -33,7 +34,7 @@ class Rows:
     """The rows of one log source in one table, and what can be found out of them once for all rules."""
 
     __slots__ = (
-        "assumed", "facts", "fields", "fills", "judged", "rare", "serve", "spoken", "stated", "strange",
+        "assumed", "facts", "fields", "fills", "judged", "markup", "rare", "serve", "spoken", "stated", "strange",
         "table", "writers",
     )  # fmt: skip
 
@@ -55,6 +56,7 @@ class Rows:
         self.spoken = {leaf.subject for leaf in leaves(serve.where)}
         self.facts = known_texts(serve.where)
         self.judged: dict[Any, Any] = {}  # what `by_source` has found of trees that meet the same columns
+        self.markup = _markup(table, serve)
         self.fields: dict[tuple[str, Ids], Standing] = {}  # those that rules have asked for
 
     def standing(self, name: str, asked: Ids = None) -> Standing | str:
@@ -90,7 +92,7 @@ def find_field(table: Table, serve: Serve, name: str, asked: Ids = None) -> Fiel
     if name in serve.absent:
         return serve.absent[name]
     if serve.elements is not None and (never := lacking(serve.elements, name, asked)) is not None:
-        return never
+        return _native(table, name) or never
     if name in table.fields:
         return table.fields[name]
     if name in table.absent:
@@ -98,7 +100,25 @@ def find_field(table: Table, serve: Serve, name: str, asked: Ids = None) -> Fiel
     others = serve.others or table.others
     if others is not None:
         return fill(others, name)
-    return unheard_of(serve.logsource, name) or ""
+    return _native(table, name) or unheard_of(serve.logsource, name) or ""
+
+
+def _markup(table: Table, serve: Serve) -> frozenset[str]:
+    """The stored columns that hold an event as XML in these rows: where its fields are read from XML, or those of all
+    others of the table.
+    """
+    here = serve.others or table.others
+    others = [one for one in ((here,) if here else [s.others for s in table.serves]) if one is not None]
+    columns = [{c.reads[0] for c in one.columns if c.kind == "xml"} for one in others]
+    return frozenset(set.intersection(*columns)) if columns else frozenset()
+
+
+def _native(table: Table, name: str) -> FieldMap | None:
+    """The column of the table that has this very name; rules are written in such names too."""
+    kind = table.columns.get(name)
+    if kind is None:
+        return None
+    return FieldMap((Column(identifier(name), kind, (name,), name=name),), native=True)
 
 
 def describe(field: FieldMap) -> str:

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, cast
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Span, diagnostic, frozen
 from sigma2kql.map.by_source import BySource, judge
-from sigma2kql.map.event_elements import Ids, event_ids
+from sigma2kql.map.event_elements import Ids, event_ids, event_times
 from sigma2kql.map.field_places import Rows, Standing, find_field
 from sigma2kql.map.row_facts import conjuncts, contradiction, known_texts, settled
 from sigma2kql.map.target import is_known
@@ -29,8 +29,8 @@ from sigma2kql.map.transforms import (
     reason,
     text_holds,
 )
-from sigma2kql.map.transforms.column_types import escaped, typed
-from sigma2kql.model.literals import decimal_text
+from sigma2kql.map.transforms.column_types import as_markup, typed
+from sigma2kql.model.literals import decimal_text, identifier
 from sigma2kql.model.simplify import all_of, any_of, leaves, negated, simplify
 from sigma2kql.model.text_shapes import join_parts
 from sigma2kql.model.tree import (
@@ -38,6 +38,7 @@ from sigma2kql.model.tree import (
     And,
     Bool,
     Column,
+    DatePart,
     Exists,
     Expr,
     Field,
@@ -126,7 +127,7 @@ class Uses:
 class Mapper:
     """Maps one rule onto one serve of one table."""
 
-    __slots__ = ("asked", "fields", "name", "notes", "rows", "serve", "table", "told", "touched", "uses")
+    __slots__ = ("asked", "fields", "name", "notes", "rows", "serve", "table", "times", "told", "touched", "uses")
 
     def __init__(self, rows: Rows, uses: Uses, builtin: Builtin) -> None:
         self.rows = rows
@@ -138,6 +139,7 @@ class Mapper:
         self.name = rows.table.builtin if called and rows.table.builtin else rows.table.name
         self.notes = Notes()
         self.fields: dict[str | None, Standing] = {}
+        self.times: dict[str, str] = {}  # names of the event's time -> the table's column
         self.touched = False  # whether a test may be about what the rows' own condition speaks of
         self.told = False  # whether it may be about a column of which that says all texts
 
@@ -168,10 +170,11 @@ class Mapper:
             query,
             self.table,
             by_source.verdict,
-            {name: standing.words for name, standing in self.fields.items() if name is not None},
+            {**{name: standing.words for name, standing in self.fields.items() if name is not None}, **self.times},
             (
                 *[_selects_nothing(message, span, hint) for _, message, span, hint in self.notes.never],
                 *[_is_missing(name, *told) for name, told in self.notes.lacking.items()],
+                *self._native(),
                 *warnings,
                 *(by_source.diagnostics(self.uses.fields.get) if by_source.problems else ()),
             ),
@@ -190,6 +193,15 @@ class Mapper:
     def _lacking(self, names: Iterable[str | None]) -> list[Diagnostic]:
         told = [(name, *self.notes.lacking[name]) for name in names]
         return [diagnostic("E414", f"`{name}` can never match: {why}", span, hint) for name, why, span, hint in told]
+
+    def _native(self) -> list[Diagnostic]:
+        """A note for each field that is read as a column of the table itself."""
+        names = [name for name, one in self.fields.items() if name is not None and one.field.native]
+        hint = "only this table has it; Sigma's own name of the field is understood everywhere"
+        return [
+            diagnostic("I403", f"`{name}` is read as the column of {self.name}", self.uses.fields.get(name), hint)
+            for name in names
+        ]
 
     def _own_serve(self) -> Serve:
         """The serve, with what none of the rule's events has among its fields."""
@@ -263,7 +275,7 @@ class Mapper:
     def _tree(self, expr: Expr[Field], turned: bool) -> Expr[Column]:
         """The tree over columns, as small as `simplify` would make it; `turned`: under an odd number of `not`."""
         if isinstance(expr, Match):
-            return self._leaf(expr, self._standing(expr.subject), turned)
+            return self._match(expr, turned)
         if isinstance(expr, Or):
             return self._alternatives(expr.items, turned)
         if isinstance(expr, And):
@@ -277,7 +289,7 @@ class Mapper:
         """Adds what has to hold all together, without the levels between."""
         for item in items:
             if isinstance(item, Match):
-                done.append(self._leaf(item, self._standing(item.subject), turned))
+                done.append(self._match(item, turned))
             elif isinstance(item, And):
                 self._conjuncts(item.items, turned, done)
             else:
@@ -294,7 +306,7 @@ class Mapper:
         standing: Standing | None = None
         columns: tuple[Column, ...] = ()
         for item in items:
-            if not isinstance(item, Match):
+            if not isinstance(item, Match) or isinstance(item.test, DatePart):
                 done.append(self._tree(item, turned))
                 continue
             if item.subject is not subject:  # the values of a list have one subject
@@ -318,6 +330,15 @@ class Mapper:
         for name, found in lists.items():
             done.append(self._by_case(found, self.fields[name].field, turned))
         return any_of(done)
+
+    def _match(self, leaf: Match[Field], turned: bool) -> Expr[Column]:
+        """One test; a part of the event's own time, whatever a log calls it, is that of the table's time column."""
+        name = leaf.subject.name
+        if isinstance(leaf.test, DatePart) and name is not None and name in event_times():
+            time = self.table.time
+            self.times[name] = time
+            return Match(Column(identifier(time), "datetime", (time,), name=time), leaf.test, leaf.span)
+        return self._leaf(leaf, self._standing(leaf.subject), turned)
 
     def _leaf(self, leaf: Match[Field], standing: Standing | None, turned: bool) -> Expr[Column]:
         """One test on a field, or on the whole event."""
@@ -467,8 +488,8 @@ class Mapper:
         if not columns:
             raise Sigma2KqlError(self._missing())
         self.touched = self.told = True
-        found = [Match(column, escaped(test, column), leaf.span) for column in columns]
-        return found[0] if len(found) == 1 else Or(tuple(found))
+        tests = [Match(column, test, leaf.span) for column in columns]
+        return any_of([as_markup(one) if one.subject.text in self.rows.markup else one for one in tests])
 
 
 def _joined(parts: list[Expr[Column]]) -> Expr[Column]:

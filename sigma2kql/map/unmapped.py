@@ -51,7 +51,7 @@ def _hints(problem: Diagnostic, rule: Rule, target: Target, rows: Rows) -> tuple
     tables = [
         f"{e.name} (target {t})"
         for t, e in carriers(rule.logsource, target.name)
-        if carries_field(t, e.name, rule.logsource, name)
+        if carries_field(t, e.name, rule.logsource, name) or name in e.load().columns
     ]
     elsewhere = f"it has a column in {', '.join(dict.fromkeys(tables[:4]))}" if tables else ""
     return (problem.hint or _meant(name, known), elsewhere)

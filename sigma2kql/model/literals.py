@@ -82,14 +82,18 @@ def identifier(name: str) -> str:
     return name if _IDENTIFIER.match(name) and name.lower() not in _KEYWORDS else f"[{quoted(name)}]"
 
 
-def steps(keys: Sequence[str]) -> str:
+def steps(keys: Sequence[str], of_bag: bool = False) -> str:
     """A path into a dynamic value: `.a.b`, with brackets and a quoted text where a step is no plain word; `[0]` for
-    an index.
+    an index (`of_bag`: the value has names and no indexes, so that a first step of digits is a name).
     """
+    if of_bag and keys[0].isdigit():
+        return f"[{quoted(keys[0])}]" + steps(keys[1:])
     return "".join(_step(key) for key in keys)
 
 
 def _step(key: str) -> str:
+    if len(key) > 1 and key[0] == "0":
+        return f"[{quoted(key)}]"
     if _IDENTIFIER.match(key) and key.lower() not in _KEYWORDS:
         return f".{key}"
     return f"[{key}]" if key.isascii() and key.isdigit() and len(key) < 6 else f"[{quoted(key)}]"

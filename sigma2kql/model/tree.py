@@ -115,10 +115,13 @@ class Cidr:
 
 @frozen
 class Number:
-    """Compares as a number; a text field that holds the same canonical number compares too."""
+    """Compares as a number; a text field that holds the same canonical number compares too, and one that holds it as
+    the rule has `written` it (`0x17` without quotes: events hold such numbers as text).
+    """
 
     op: Literal["==", "<", "<=", ">", ">="]
     value: int | float
+    written: str = ""
 
 
 @frozen
@@ -401,6 +404,7 @@ class FieldMap:
     constant: str | None = None
     never: str = ""  # why no event of these rows has the field: it is missing in all of them
     hint: str = ""  # which name may be meant, where it is `never`
+    native: bool = False  # no mapping names it: it is a column of the table itself
     cases: tuple[tuple[Expr[Column], FieldMap], ...] = ()
     presence: tuple[Column, ...] = ()  # what emptiness is asked of, where that is not `columns`
     empty: str = ""  # the text that stands for a missing value (`-` in W3C logs), beside the empty one

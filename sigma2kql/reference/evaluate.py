@@ -187,6 +187,8 @@ def _element_passes(test: Test[S], value: Any) -> bool:
             return isinstance(value, str) and _inside(network, value)
         case Number(op, wanted):
             number = _number(value, _CANONICAL if op == "==" else _DECIMAL)
+            if op == "==" and test.written and isinstance(value, str) and fold_ascii(value) == test.written:
+                return True
             return number is not None and _COMPARE[op](number, wanted)
         case Bool(wanted):
             return value is wanted or (isinstance(value, str) and fold_ascii(value) == str(wanted).lower())

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, assert_never
+from typing import assert_never
 
-from sigma2kql.map.transforms.request import PRESENT, Notes, as_text
+from sigma2kql.map.transforms.request import PRESENT, Notes
 from sigma2kql.model.literals import decimal_text, quoted
 from sigma2kql.model.text_shapes import join_parts
 from sigma2kql.model.tree import (
@@ -26,9 +26,9 @@ from sigma2kql.model.tree import (
     Null,
     Number,
     OneOf,
+    Or,
     Regex,
     SameAs,
-    Test,
     Text,
 )
 
@@ -51,8 +51,12 @@ def typed(leaf: Match[Column], notes: Notes) -> Expr[Column]:
             return Match(column, Null(), leaf.span)
         case Exists() if column.type in ("string", "dynamic"):
             return Match(column, PRESENT, leaf.span)
-        case Number("==") if column.type in ("string", "dynamic", "guid"):
-            return Match(column, as_text(test), leaf.span)
+        case Number("==", value, written) if column.type in ("string", "dynamic", "guid"):
+            texts = [decimal_text(value), *filter(None, (written,))]
+            if column.type == "dynamic" and value == int(value):
+                texts.append(f"{int(value)}.0")  # as a real of JSON is written
+            found = [Match(column, Text((text,)), leaf.span) for text in texts]
+            return found[0] if len(found) == 1 else Or(tuple(found))
         case Text((str(text),)) if column.type in ("int", "long", "real", "decimal"):
             number = _number(text)
             if number is None:
@@ -64,12 +68,8 @@ def typed(leaf: Match[Column], notes: Notes) -> Expr[Column]:
                     f"`{text}` is neither true nor false, and the column holds nothing else", leaf.span
                 )
             return Match(column, Bool(text.lower() == "true"), leaf.span)
-        case Regex() | SameAs() if column.kind == "xml":
-            return Match(_decoded(column), test, leaf.span)
-        case Text(parts) if column.kind == "xml" and any(p is ONE or isinstance(p, OneOf) for p in parts):
-            return Match(_decoded(column), test, leaf.span)
-        case Text() if column.kind == "xml":
-            return Match(column, escaped(test, column), leaf.span)
+        case Text() | Regex() | SameAs() if column.kind == "xml":
+            return as_markup(leaf)
         case Text() | Regex() | Cidr() | Number() | Bool() | Null() | Exists() | SameAs() | DatePart():
             return leaf
         case _:
@@ -84,12 +84,24 @@ def _decoded(column: Column) -> Column:
     return replace(column, text=text)
 
 
-def escaped(test: Test[Any], column: Column) -> Test[Any]:
-    """The text as XML writes it, for an element that is compared as it stands in the text."""
-    if column.kind != "xml" or not isinstance(test, Text):
-        return test
-    entities = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"))
+def as_markup(leaf: Match[Column]) -> Expr[Column]:
+    """A test on a column that holds XML text: the text as XML writes it, or for tests that look at single characters
+    the column with its entities resolved.
 
+    Windows leaves `"` as it is in text (only attributes need the entity), other writers do not: both forms are asked.
+    """
+    column, test, span = leaf.subject, leaf.test, leaf.span
+    if not isinstance(test, Text) or any(part is ONE or isinstance(part, OneOf) for part in test.parts):
+        return Match(_decoded(column), test, span)
+    forms = dict.fromkeys((_escaped(test, _ENTITIES[:3]), _escaped(test, _ENTITIES)))
+    found = [Match(column, form, span) for form in forms]
+    return found[0] if len(found) == 1 else Or(tuple(found))
+
+
+_ENTITIES = (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;"))
+
+
+def _escaped(test: Text, entities: tuple[tuple[str, str], ...]) -> Text:
     def escape(text: str) -> str:
         for char, entity in entities:
             text = text.replace(char, entity)

@@ -67,6 +67,8 @@ def joined(test: Text, left: Column, right: Column, span: Span | None, bare: str
     if rest not in ((), (ANY,)):
         return None
     before, _, after = text.rpartition("\\")
+    if not (first or before or after or rest):
+        return NEVER  # a separator with nothing on either side
     head = on(left, (*first, before) if before else first)
     tail = on(right, (after, *rest) if after else rest)
     if after == "" and rest == (ANY,):
@@ -79,6 +81,8 @@ def joined(test: Text, left: Column, right: Column, span: Span | None, bare: str
     whole = Match(left, test, span)
     if rest:
         return Or((whole, split))
+    if bare and not after:
+        return And((whole, Match(right, Null(), span)))  # a key without a value's name has no separator behind it
     return Or((split, And((whole, Match(right, Null(), span))))) if bare else split
 
 
@@ -89,7 +93,9 @@ def _joined_without_separator(
     on_left, on_right = Match(left, test, span), Match(right, test, span)
     match parts:
         case (str(),):
-            return on_right if bare == "right" else And((on_left, Match(right, Null(), span))) if bare else NEVER
+            if bare == "right":
+                return And((on_right, Match(left, Null(), span)))
+            return And((on_left, Match(right, Null(), span))) if bare else NEVER
         case (str(), p) if p is ANY:
             return on_left if bare != "right" else Or((on_left, And((on_right, Match(left, Null(), span)))))
         case (p, str()) if p is ANY:

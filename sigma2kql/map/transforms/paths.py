@@ -17,8 +17,11 @@ from sigma2kql.map.transforms.request import (
 from sigma2kql.model.text_shapes import join_parts
 from sigma2kql.model.tree import (
     ANY,
+    And,
     Column,
     Expr,
+    Match,
+    Not,
     Or,
     Part,
     Regex,
@@ -76,7 +79,26 @@ def _path_or_name(request: Request) -> Expr[Column]:
     """
     test, plain = request.test, request.anywhere(request.test)
     bare = bare_form(test)
-    return plain if bare is None or bare is test else Or((plain, request.anywhere(bare)))
+    if bare is None:
+        begun = _begun_name(test)
+        return plain if begun is None else Or((plain, *(_bare_and(begun, one) for one in request.columns)))
+    return plain if bare is test else Or((plain, request.anywhere(bare)))
+
+
+def _bare_and(test: Text, column: Column) -> Expr[Column]:
+    folders = Or(tuple([Match(column, Text((ANY, separator, ANY))) for separator in "\\/"]))
+    return And((Match(column, test), Not(folders)))
+
+
+def _begun_name(test: Test[Column]) -> Text | None:
+    r"""The beginning of a bare name where `*\name*` is asked of a path: any path ends in a name behind a separator."""
+    if not isinstance(test, Text) or len(test.parts) < 3 or test.parts[0] is not ANY or test.parts[-1] is not ANY:
+        return None
+    text, *rest = test.parts[1:-1]
+    if not isinstance(text, str) or text[0] not in "\\/" or _has_folder(text) or any(map(_has_separator, rest)):
+        return None
+    name = join_parts((text[1:],), rest, (ANY,))
+    return Text(name, test.cased) if name != (ANY,) and ANY not in rest else None
 
 
 def bare_form(test: Test[Column]) -> Test[Column] | None:
