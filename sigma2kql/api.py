@@ -53,6 +53,7 @@ from sigma2kql.model.tree import (
     Query,
     Rule,
 )
+from sigma2kql.system.bounded_files import read_file
 
 if TYPE_CHECKING:
     from sigma2kql.artifacts.describe import Prepared
@@ -107,45 +108,52 @@ class Input:
     problem: str = ""
 
 
-def find_files(paths: Sequence[str]) -> Iterator[tuple[str, Path | None]]:
+def find_files(paths: Sequence[str]) -> Iterator[tuple[str, Path | None, str]]:
     """Every rule file of the paths, directories recursively and sorted; links to directories are not followed.
 
-    Gives (path, folder it was found under; None where it was named itself). Raises Sigma2KqlError for a missing path.
+    Gives (path, folder it was found under; None where it was named itself, why it cannot be read): a folder that cannot
+    be listed and a link to one are given with the reason, for what is in them is missing. Raises Sigma2KqlError for a
+    missing path.
     """
     missing = [p for p in paths if p != STANDARD_INPUT and not Path(p).exists()]
     if missing:
         raise Sigma2KqlError(diagnostic("E802", f"no such file or directory: {path}") for path in missing)
     for path in paths:
         if path != STANDARD_INPUT and Path(path).is_dir():
-            root = Path(path)
-            for folder, folders, files in os.walk(path):
-                folders.sort()
-                for name in sorted(files):
-                    if name.endswith(SUFFIXES) and ".events." not in name:  # the events of a rule lie beside it
-                        yield os.path.join(folder, name), root  # noqa: PTH118 - keeps the path as it was named
+            yield from _walk(path, Path(path))
         else:
-            yield path, None
+            yield path, None, ""
+
+
+def _walk(path: str, root: Path) -> Iterator[tuple[str, Path | None, str]]:
+    unlisted: list[OSError] = []
+    for folder, folders, files in os.walk(path, onerror=unlisted.append):
+        folders.sort()
+        for name in folders:
+            inner = os.path.join(folder, name)  # noqa: PTH118 - keeps the path as it was named
+            if os.path.islink(inner):  # noqa: PTH114
+                yield inner, root, "a link to a folder is not followed: name the folder itself"
+        for name in sorted(files):
+            low = name.lower()
+            if low.endswith(SUFFIXES) and ".events." not in low:  # the events of a rule lie beside it
+                yield os.path.join(folder, name), root, ""  # noqa: PTH118
+    for error in unlisted:
+        yield str(error.filename or path), root, f"the folder cannot be listed: {error.strerror or error}"
 
 
 def read_inputs(paths: Sequence[str], standard_input: bytes = b"") -> Iterator[Input]:
     """The files with their bytes; one that cannot be read says so in `problem`."""
-    for path, root in find_files(paths):
+    for path, root, problem in find_files(paths):
         if path == STANDARD_INPUT:
             yield Input("<stdin>", None, standard_input)
             continue
+        if problem:
+            yield Input(path, root, b"", problem)
+            continue
         try:
-            yield Input(path, root, _bytes_of(path))
+            yield Input(path, root, read_file(path))
         except OSError as error:
             yield Input(path, root, b"", error.strerror or str(error))
-
-
-def _bytes_of(path: str) -> bytes:
-    """What a file holds. Thousands are read in a run, and `open` asks the system of each what need not be known."""
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    try:
-        return b"".join(iter(partial(os.read, file, 1 << 16), b""))
-    finally:
-        os.close(file)
 
 
 def load_input(one: Input) -> tuple[Document, ...]:

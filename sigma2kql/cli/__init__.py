@@ -82,7 +82,11 @@ def main() -> None:
         click.echo("aborted", err=True)
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        from sigma2kql.diagnostics.render import printable
+
+        said = "\n".join(map(printable, error.format_message().split("\n")))
+        usage = isinstance(error, click.UsageError)
+        (click.UsageError(said, error.ctx) if usage else click.ClickException(said)).show()  # type: ignore[attr-defined]
         sys.exit(2)
     except BrokenPipeError:
         import os
@@ -97,7 +101,7 @@ def main() -> None:
 def _report(error: Exception) -> int:
     """A wrong call, or a fault of our own: said plainly either way."""
     from sigma2kql.diagnostics.diagnostic import Sigma2KqlError
-    from sigma2kql.diagnostics.render import as_text
+    from sigma2kql.diagnostics.render import as_text, printable
 
     if isinstance(error, Sigma2KqlError):
         for diagnostic in error.diagnostics:
@@ -108,7 +112,7 @@ def _report(error: Exception) -> int:
     if os.environ.get("SIGMA2KQL_DEBUG"):
         raise error
     click.echo(
-        f"internal error: {type(error).__name__}: {error}\n"
+        f"internal error: {type(error).__name__}: {printable(str(error))}\n"
         "This is a fault of sigma2kql: please report it (SIGMA2KQL_DEBUG=1 shows where).",
         err=True,
     )

@@ -14,7 +14,7 @@ from sigma2kql.artifacts.artifact_text import Piece, assemble, companions, file_
 from sigma2kql.artifacts.formats import FORMATS
 from sigma2kql.artifacts.settings import Settings, merge, merge_rule
 from sigma2kql.cli.config import Config
-from sigma2kql.cli.output import Folder
+from sigma2kql.cli.output import Folder, folded
 from sigma2kql.cli.shared_options import Report
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, diagnostic, frozen
 from sigma2kql.model.tree import Compiled
@@ -25,7 +25,7 @@ class _Ready:
     """A rule whose artifact has been decided and rendered."""
 
     one: Input
-    title: str
+    done: Compiled
     piece: Piece
 
 
@@ -40,6 +40,7 @@ def write_artifacts(
 ) -> None:
     """Every query as an artifact, to standard output, a file or a folder. Raises Sigma2KqlError for wrong settings."""
     refuse_format(options, form)
+    inputs = [one for one, _ in results]
     base = merge(Settings(), config.deploy, config.spans.get("deploy"))
     ready = [
         r
@@ -51,11 +52,11 @@ def write_artifacts(
         raise click.UsageError(f"{form} has no form for several rules in one file")
     if bundled:
         text = assemble([r.piece for r in ready], form, whole=True) if ready else ""
-        _put(text, output, PurePath(f"sigma2kql{FORMATS[form].extension}"))
+        _put(text, output, inputs, PurePath(f"sigma2kql{FORMATS[form].extension}"))
     elif output is not None and (output.endswith(("/", os.sep)) or Path(output).is_dir()):
-        _folder(ready, form, Path(output))
+        _folder(ready, form, Folder(Path(output), inputs), report)
     else:
-        _put(_together(ready, form), output, PurePath(f"sigma2kql{FORMATS[form].extension}"))
+        _put(_together(ready, form), output, inputs, PurePath(f"sigma2kql{FORMATS[form].extension}"))
 
 
 def folder_settings(base: Settings, one: Input, config: Config) -> Settings:
@@ -91,7 +92,7 @@ def _prepared(
         report.fail(done, [fault(error, done.document.origin.span)])
         return []
     report.show(prepared.diagnostics)
-    return [_Ready(one, done.document.meta.title, piece)]
+    return [_Ready(one, done, piece)]
 
 
 def _together(ready: Sequence[_Ready], form: str) -> str:
@@ -102,25 +103,28 @@ def _together(ready: Sequence[_Ready], form: str) -> str:
     return "---\n".join(assemble([r.piece], form) for r in ready)
 
 
-def _put(text: str, output: str | None, name: PurePath) -> None:
+def _put(text: str, output: str | None, inputs: Sequence[Input], name: PurePath) -> None:
     if output is None:
         sys.stdout.write(text)
         return
     path = Path(output)
     if output.endswith(("/", os.sep)) or path.is_dir():
         path = path / name
-    Folder(path.parent).put(path, text)
+    Folder(path.parent, inputs, inside=False).put(path, text)
 
 
-def _folder(ready: Sequence[_Ready], form: str, root: Path) -> None:
+def _folder(ready: Sequence[_Ready], form: str, folder: Folder, report: Report) -> None:
     """One file a rule, in the tree of the input, named by its title."""
-    folder = Folder(root)
-    taken: dict[PurePath, set[str]] = {}
+    root = folder.root
+    taken: dict[str, set[str]] = {}
     for r in ready:
         # a Terraform module is one folder: files below it would not be read
         place = PurePath() if form == "terraform" else folder.folder_of(r.one)
-        name = file_name(r.title, r.piece.id, form, taken.setdefault(place, set()))
-        folder.put(root / place / name, assemble([r.piece], form))
+        name = file_name(r.done.document.meta.title, r.piece.id, form, taken.setdefault(folded(place), set()))
+        try:
+            folder.put(root / place / name, assemble([r.piece], form))
+        except Sigma2KqlError as error:  # the others may have room
+            report.fail(r.done, error.diagnostics)
     if ready:
         for name, text in companions(form).items():
             folder.put(root / name, text)

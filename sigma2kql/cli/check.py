@@ -116,7 +116,7 @@ def _deliver(report: Report, form: str | None, output: str | None) -> None:
         return
     text = render(report.held, form)
     if output is not None:
-        Folder(Path(output).parent).put(Path(output), text + "\n" if text else "")
+        Folder(Path(output).parent, inside=False).put(Path(output), text + "\n" if text else "")
     elif text:
         sys.stdout.write(text + "\n")
     if not report.quiet:

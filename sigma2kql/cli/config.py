@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source, Span, diagnostic, did_you_mean, frozen
+from sigma2kql.system.bounded_files import read_text
 from sigma2kql.text.nodes import YamlList, YamlMap, YamlNode, YamlScalar, plain
 from sigma2kql.text.yaml_text import compose
 
@@ -69,7 +70,7 @@ def find_config(start: Path) -> Path | None:
 def read_config(path: Path) -> Config:
     """The configuration. Raises Sigma2KqlError with every problem in it; paths in it are relative to its folder."""
     try:
-        source = Source(str(path), path.read_text(encoding="utf-8"))
+        source = Source(str(path), read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         raise Sigma2KqlError([diagnostic("E804", f"cannot read {path}: {error}")]) from error
     documents = compose(source)

@@ -16,6 +16,7 @@ from sigma2kql.cli.output import Folder, as_kql, as_line
 from sigma2kql.cli.shared_options import (
     Report,
     compile_options,
+    empty_folders,
     load_config,
     make_options,
     progress,
@@ -60,15 +61,16 @@ def command(
         raise click.UsageError(f"--bundle is for artifacts, not for {form}")
     inputs = list(read_inputs(given["paths"], standard_input(given["paths"])))
     report = Report(given["diagnostics_format"], given["quiet"], use_color(given["color"]))
+    report.show(empty_folders(given["paths"], inputs))
     results = _results(inputs, options, report)
     if form in FORMATS:
         from sigma2kql.cli.artifact_files import write_artifacts
 
         write_artifacts(list(results), form, bundle, output, config, options, report)
     elif output is not None and (output.endswith(("/", os.sep)) or Path(output).is_dir()):
-        _write_folder(results, form, Path(output), not no_header)
+        _write_folder(results, form, Folder(Path(output), inputs), not no_header, report)
     elif output is not None:
-        _write_file(results, form, Path(output), not no_header)
+        _write_file(results, form, Path(output), not no_header, inputs)
     else:
         _write(results, form, sys.stdout, not no_header)
     report.finish()
@@ -98,28 +100,35 @@ def _write(results: Iterator[tuple[Input, Compiled]], form: str, stream: TextIO,
             first = False
 
 
-def _write_file(results: Iterator[tuple[Input, Compiled]], form: str, path: Path, header: bool) -> None:
+def _write_file(
+    results: Iterator[tuple[Input, Compiled]], form: str, path: Path, header: bool, inputs: list[Input]
+) -> None:
     import io
 
     data = io.BytesIO()  # a quarter of what io.StringIO holds
     text = io.TextIOWrapper(data, encoding="utf-8", newline="\n")
     _write(results, form, text, header)
     text.flush()
-    Folder(path.parent).put(path, data.getbuffer())
+    Folder(path.parent, inputs, inside=False).put(path, data.getbuffer())
 
 
-def _write_folder(results: Iterator[tuple[Input, Compiled]], form: str, root: Path, header: bool) -> None:
+def _write_folder(
+    results: Iterator[tuple[Input, Compiled]], form: str, folder: Folder, header: bool, report: Report
+) -> None:
+    root = folder.root
     if root.exists() and not root.is_dir():
         raise Sigma2KqlError([diagnostic("E805", f"cannot write into {root}: it is a file")])
-    folder = Folder(root)
     pending: list[tuple[Input, Compiled]] = []
 
     def flush() -> None:
         for number, (one, done) in enumerate(pending):
-            if form == "ndjson":
-                folder.write(one, number, len(pending) > 1, ".json", as_line(done) + "\n")
-            elif done.kql is not None:
-                folder.write(one, number, len(pending) > 1, ".kql", as_kql(done, header) + "\n")
+            try:
+                if form == "ndjson":
+                    folder.write(one, number, len(pending) > 1, ".json", as_line(done) + "\n")
+                elif done.kql is not None:
+                    folder.write(one, number, len(pending) > 1, ".kql", as_kql(done, header) + "\n")
+            except Sigma2KqlError as error:  # the others may have room
+                report.fail(done, error.diagnostics)
 
     for one, done in results:
         if pending and pending[0][0] is not one:

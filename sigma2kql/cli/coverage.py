@@ -33,6 +33,7 @@ from sigma2kql.coverage.navigator import (
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, diagnostic
 from sigma2kql.diagnostics.render import printable
 from sigma2kql.model.tree import Document
+from sigma2kql.system.bounded_files import read_text
 
 FORMS = ("text", "json", "csv", "markdown", "navigator")
 SHOWN = 20  # rows of a text table that was not asked for by name
@@ -74,7 +75,7 @@ def command(form: str, by: tuple[str, ...], wanted: str | None, output: str | No
         chosen = by or tuple(key for key in KEYS if key != "liveness" or options.profile is not None)
         text = _product(form, rules, names, chosen, bool(by), asked, given["color"])
         if output is not None:
-            Folder(Path(output).parent).put(Path(output), text)
+            Folder(Path(output).parent, inside=False).put(Path(output), text)
         else:
             sys.stdout.write(text)
     if not given["quiet"]:
@@ -100,7 +101,7 @@ def _text(path: str) -> str:
     try:
         if os.path.getsize(path) > MOST:  # noqa: PTH202 - one call for a plain path
             raise Sigma2KqlError([diagnostic("E803", f"{path} is larger than any list of techniques")])
-        return Path(path).read_text(encoding="utf-8-sig")
+        return read_text(path, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise Sigma2KqlError([diagnostic("E803", f"cannot read {path}: {error}")]) from error
 
@@ -132,7 +133,7 @@ def _navigator(
         for file, layer in layers.items():
             folder.put(Path(output) / file, as_json(layer))
     else:
-        Folder(Path(output).parent).put(Path(output), as_json(next(iter(layers.values()))))
+        Folder(Path(output).parent, inside=False).put(Path(output), as_json(next(iter(layers.values()))))
 
 
 def _file(name: str) -> str:

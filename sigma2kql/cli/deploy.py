@@ -21,6 +21,7 @@ from sigma2kql.cli.artifact_files import folder_settings
 from sigma2kql.cli.shared_options import (
     Report,
     compile_options,
+    empty_folders,
     load_config,
     make_options,
     progress,
@@ -204,6 +205,7 @@ def _start(given: dict[str, Any], form: str) -> tuple[Goal, Work]:
         goal.connect()  # a wrong destination is told before the work
     inputs = list(read_inputs(given["paths"], standard_input(given["paths"])))
     work = Work([], Report(given["diagnostics_format"], given["quiet"], use_color(given["color"])))
+    work.report.show(empty_folders(given["paths"], inputs))
     base = merge(Settings(), config.deploy, config.spans.get("deploy"))
     name = "xdr-json" if goal.defender else "bicep"  # the format that has a place for rules, hunts and functions
     seen: dict[tuple[str, str], str] = {}

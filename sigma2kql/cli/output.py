@@ -5,14 +5,18 @@ Place in the flow: after compilation. Invariant: nothing a rule says chooses a p
 
 from __future__ import annotations
 
+import errno
 import json
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import Any, assert_never
 
-from sigma2kql.api import Input
-from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, diagnostic
+from sigma2kql.api import SUFFIXES, Input
+from sigma2kql.diagnostics.diagnostic import fail
 from sigma2kql.diagnostics.render import printable
 from sigma2kql.model.tree import Broken, Compiled, Correlation, Document, Filter, NativeQuery, Rule
+from sigma2kql.system.whole_files import write_whole
 
 
 def kind(document: Document) -> str:
@@ -77,11 +81,27 @@ def as_line(done: Compiled) -> str:
     return _encode(as_record(done))
 
 
+def folded(path: PurePath) -> str:
+    """One text for all paths that are one file on Windows or macOS: they differ in case or composition of letters."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        state = path.stat()
+    except OSError:
+        return (0, 0)
+    return state.st_dev, state.st_ino
+
+
 class Folder:
     """Writes results below one folder in the tree of the input, one file a result; leaves equal files as they are."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, inputs: Iterable[Input] = (), inside: bool = True) -> None:
         self.root = root
+        self.inside = root if inside else None
+        self.inputs = list(inputs)
+        self._read: set[tuple[int, int]] | None = None
         self.taken: set[str] = set()
         self.written = 0
         self.unchanged = 0
@@ -91,16 +111,28 @@ class Folder:
         self.put(self._place(one, number if several else None, suffix), text)
 
     def put(self, path: Path, text: str | bytes | memoryview) -> None:
+        """Write one file, whole or not at all. Raises Sigma2KqlError (E805), also for a file that is an input."""
         data = text.encode("utf-8") if isinstance(text, str) else text
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+            self._keep_inputs(path)
+            if write_whole(path, data, self.inside):
+                self.written += 1
+            else:
                 self.unchanged += 1
-                return
-            path.write_bytes(data)
         except OSError as error:
-            raise Sigma2KqlError([diagnostic("E805", f"cannot write {path}: {error.strerror or error}")]) from error
-        self.written += 1
+            raise fail("E805", f"cannot write {path}: {error.strerror or error}") from error
+
+    def _keep_inputs(self, path: Path) -> None:
+        """Raises OSError for a product in the place of an input, or where the next run would read it as one."""
+        if self._read is None:
+            self._read = {_identity(Path(one.path)) for one in self.inputs if one.path != "<stdin>"} - {(0, 0)}
+        if _identity(path) in self._read:
+            raise OSError(errno.EEXIST, "it is one of the inputs")
+        if path.suffix.lower() in SUFFIXES:
+            place = path.parent.resolve()
+            for root in {one.root for one in self.inputs if one.root is not None}:
+                if place.is_relative_to(root.resolve()):
+                    raise OSError(errno.EINVAL, f"it lies in {root}, so that the next run would read it as a rule")
 
     @staticmethod
     def folder_of(one: Input) -> PurePath:
@@ -114,9 +146,9 @@ class Folder:
         if number is not None:
             name += f"-{number + 1}"
         folder, count, candidate = self.root / self.folder_of(one), 1, name
-        while str(folder / (candidate + suffix)).lower() in self.taken:
+        while folded(folder / (candidate + suffix)) in self.taken:
             count += 1
             candidate = f"{name}~{count}"
         path = folder / (candidate + suffix)
-        self.taken.add(str(path).lower())
+        self.taken.add(folded(path))
         return path

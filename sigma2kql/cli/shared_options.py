@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from sigma2kql.api import STANDARD_INPUT, Options
+from sigma2kql.api import STANDARD_INPUT, Input, Options
 from sigma2kql.cli.config import Config, find_config, read_config
 from sigma2kql.diagnostics.catalogue import CATALOGUE, Code
-from sigma2kql.diagnostics.diagnostic import Diagnostic, Source
+from sigma2kql.diagnostics.diagnostic import Diagnostic, Source, diagnostic, fail
 from sigma2kql.diagnostics.render import printable, render
 from sigma2kql.model.tree import Compiled
+from sigma2kql.system.bounded_files import MOST, read_text
 
 if TYPE_CHECKING:
     from sigma2kql.workspace.profile import Profile
@@ -182,7 +183,7 @@ def load_profile(path: Path) -> Profile | tuple[str, ...]:
     from sigma2kql.workspace.profile import read_profile, unreadable
 
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise unreadable(str(path), str(error)) from error
     if re.search(r"(?m)^(version|made|tables):", text):
@@ -222,8 +223,24 @@ def table_names(text: str, path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def empty_folders(paths: Iterable[str], inputs: Iterable[Input]) -> list[Diagnostic]:
+    """A warning for each folder that was named and holds no rule file."""
+    found = {one.root for one in inputs}
+    return [
+        diagnostic("W801", f"no rule files (*.yml, *.yaml) in {path}")
+        for path in paths
+        if Path(path).is_dir() and Path(path) not in found
+    ]
+
+
 def standard_input(paths: Iterable[str]) -> bytes:
-    return sys.stdin.buffer.read() if STANDARD_INPUT in paths else b""
+    """What was given on standard input, where it is asked for. Raises Sigma2KqlError where it is too much."""
+    if STANDARD_INPUT not in paths:
+        return b""
+    data = sys.stdin.buffer.read(MOST + 1)
+    if len(data) > MOST:
+        raise fail("E803", f"standard input holds more than {MOST:,} bytes")
+    return data
 
 
 def use_color(choice: str) -> bool:
@@ -299,11 +316,11 @@ class Report:
         self.show(found)
 
     def show(self, diagnostics: Iterable[Diagnostic]) -> None:
-        for diagnostic in diagnostics:
-            self.warnings += diagnostic.severity == "warning"
-            if self.quiet and diagnostic.severity != "error":
+        for found in diagnostics:
+            self.warnings += found.severity == "warning"
+            if self.quiet and found.severity != "error":
                 continue
-            self.held.append(diagnostic)
+            self.held.append(found)
 
     def finish(self, verb: str = "converted") -> None:
         """Show what was held and the summary."""

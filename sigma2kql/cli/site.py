@@ -29,6 +29,7 @@ from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, diagnostic
 from sigma2kql.model.tree import Compiled, Document
 from sigma2kql.site.build import MANIFEST, Built, Subject, Wanted, build
 from sigma2kql.site.history import history
+from sigma2kql.system.bounded_files import read_text
 
 TARGETS = "sentinel,xdr"
 SUFFIXES = (  # of what a build makes
@@ -175,7 +176,7 @@ def _folder_url(text: str) -> str:
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise Sigma2KqlError([diagnostic("E803", f"cannot read {path}: {error}")]) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import click
 
 from sigma2kql.cli.shared_options import load_config
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, Source, did_you_mean
-from sigma2kql.diagnostics.render import as_text
+from sigma2kql.diagnostics.render import as_text, printable
 from sigma2kql.map.field_places import describe
 from sigma2kql.map.sources import title_of
 from sigma2kql.map.table_file import read_table
 from sigma2kql.map.target import Target, load_target, target_names
 from sigma2kql.model.tree import FieldMap, LogSource, Table, Writer
+from sigma2kql.system.bounded_files import read_text
 
 
 @click.command("targets")
@@ -210,21 +212,26 @@ def _sources(writers: tuple[Writer, ...] | None, indent: str) -> None:
 def _check(folder: Path) -> int:
     if not folder.is_dir():
         raise click.UsageError(f"no such folder: {folder}")
-    files = sorted((*folder.rglob("*.yml"), *folder.rglob("*.yaml")))
+    unlisted: list[OSError] = []
+    found = [Path(at) / name for at, _, names in os.walk(folder, onerror=unlisted.append) for name in names]
+    files = sorted(path for path in found if path.suffix.lower() in (".yml", ".yaml"))
     bad = 0
+    for error in unlisted:
+        click.echo(printable(f"{error.filename}: the folder cannot be listed: {error.strerror or error}"), err=True)
     for path in files:
         if path.name == "target.yml":
             continue
         try:
-            read_table(Source(str(path), path.read_text(encoding="utf-8")), path.parent.name)
+            read_table(Source(str(path), read_text(path)), path.parent.name)
         except Sigma2KqlError as error:
             bad += 1
             for diagnostic in error.diagnostics:
                 click.echo(as_text(diagnostic), err=True)
         except (OSError, UnicodeDecodeError) as error:
             bad += 1
-            click.echo(f"{path}: {error}", err=True)
+            unlisted += [error] if isinstance(error, OSError) else []
+            click.echo(printable(f"{path}: {error}"), err=True)
     click.echo(
         f"{len(files):,} mapping file{'s' * (len(files) != 1)}: {len(files) - bad:,} good, {bad:,} faulty", err=True
     )
-    return 1 if bad else 0
+    return 2 if unlisted else 1 if bad else 0

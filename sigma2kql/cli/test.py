@@ -14,7 +14,15 @@ from typing import Any
 import click
 
 from sigma2kql.api import Compiler, Input, Options, fault, load_input, read_inputs
-from sigma2kql.cli.shared_options import compile_options, load_config, make_options, progress, standard_input, use_color
+from sigma2kql.cli.shared_options import (
+    compile_options,
+    empty_folders,
+    load_config,
+    make_options,
+    progress,
+    standard_input,
+    use_color,
+)
 from sigma2kql.cli.summary import summarise_test, summary_option
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError
 from sigma2kql.diagnostics.render import printable, render
@@ -80,6 +88,7 @@ def command(
     started = time.perf_counter()
     problems: list[Diagnostic] = []
     inputs = list(read_inputs(given["paths"], standard_input(given["paths"])))
+    problems += empty_folders(given["paths"], inputs)
     attacks = recorded_attacks(given["paths"], problems.append)
     hunted = tuple(one for path in events for one in events_to_hunt(Path(path), problems.append))
     subjects = list(subjects_with_events(inputs, options, attacks, hunted))

@@ -29,6 +29,7 @@ from sigma2kql.diagnostics.diagnostic import Diagnostic, Sigma2KqlError, Source,
 from sigma2kql.diagnostics.render import printable, render
 from sigma2kql.engines.remote import RemoteEngine, TimeRange
 from sigma2kql.map.target import Target
+from sigma2kql.system.bounded_files import read_text
 from sigma2kql.workspace.changes import changes
 from sigma2kql.workspace.inspection import Question, make_profile, questions, read_answers
 from sigma2kql.workspace.liveness import liveness
@@ -112,7 +113,7 @@ def inspect(output: Path | None, **given: Any) -> int:
     if output is None:
         click.echo(text, nl=False)
     else:
-        Folder(output.parent).put(output, text)
+        Folder(output.parent, inside=False).put(output, text)
     if shown := render(report.held, report.form, report.color):
         click.echo(shown, err=True)
     return 1 if report.failed else 0
@@ -147,7 +148,7 @@ def _known(names: tuple[str, ...], target: Target) -> tuple[str, ...]:
 
 def _source(path: str) -> Source:
     try:
-        return Source(path, Path(path).read_text(encoding="utf-8-sig"))
+        return Source(path, read_text(path, encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise Sigma2KqlError([diagnostic("E822", f"cannot read {path}: {error}")]) from error
 

@@ -23,6 +23,7 @@ from sigma2kql.artifacts.resources import RULE_VERSION, SEARCH_VERSION
 from sigma2kql.deploy.wanted import Collection, Found, Wanted, found
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, fail
 from sigma2kql.engines.remote import default_credential, endpoint, shorten
+from sigma2kql.system.bounded_files import read_text
 from sigma2kql.text.exported import NAME, arm_plain
 
 SENTINEL = "https://management.azure.com"
@@ -225,9 +226,7 @@ def read_state(paths: Iterable[Path], defender: bool) -> Iterator[Found]:
     """What was exported: a list API's answer (an object with `value`, or the list alone) or a template. Raises E756."""
     for path in paths:
         try:
-            if path.stat().st_size > MOST_STATE:
-                raise ValueError("the file is too large")
-            data = json.loads(path.read_text(encoding="utf-8-sig"))
+            data = json.loads(read_text(path, MOST_STATE, "utf-8-sig"))
         except (OSError, ValueError, RecursionError) as error:
             raise fail("E756", f"cannot read {path}: {shorten(error)}") from None
         if isinstance(data, Mapping) and (data.get("nextLink") or data.get("@odata.nextLink")):

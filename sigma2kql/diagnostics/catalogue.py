@@ -16,8 +16,8 @@ Code = Literal[
     "E201", "E202", "E203", "E204", "E205", "E210", "E211", "E212", "E213", "E214", "E215", "E216", "E217", "E218",
     "E220", "E221", "E222", "E223", "E226", "E230", "E231", "E232", "E233", "E234", "E240",
     "E301", "E302", "E303", "E304", "E305", "E306", "E307", "E308", "E309",
-    "E401", "E402", "E403", "E404", "E405", "E406", "E407", "E408", "E410", "E411", "E412", "E413", "E414",
-    "E450", "E451", "E452", "E453", "E454", "E455", "E456", "E457", "E458", "E459", "E460",
+    "E401", "E402", "E403", "E404", "E405", "E406", "E407", "E408", "E410", "E411", "E412", "E413", "E414", "E450",
+    "E451", "E452", "E453", "E454", "E455", "E456", "E457", "E458", "E459", "E460",
     "E520", "E521", "E522",
     "E600", "E601", "E602", "E603", "E604", "E605", "E606", "E650", "E651", "E652", "E653", "E660", "E661", "E662",
     "E663", "E664", "E665", "E666", "E667", "E668", "E670", "E671", "E672", "E673", "E690", "E691",
@@ -33,6 +33,7 @@ Code = Literal[
     "W650", "W673", "W674", "W690", "W691", "W692", "W693", "W694",
     "W751", "W752", "W753", "W754", "W755", "W756", "W757", "W758", "W759", "W761", "W762", "W763", "W764", "W765",
     "W766", "W767", "W768", "W769",
+    "W801",
     "I240",
     "I403", "I406", "I414",
 ]  # fmt: skip
@@ -1001,6 +1002,12 @@ CATALOGUE: dict[Code, Entry] = {
         "a wrong option of `convert`",
         "The library's `convert` takes the fields of `Options`, each of its type.",
         "See the hint, or `help(sigma2kql.Options)`.",
+    ),
+    "W801": Entry(
+        "warning",
+        "a folder without rules",
+        "A folder that was named holds no *.yml and no *.yaml: often the path is not the one that was meant.",
+        "Correct the path.",
     ),
     "E899": Entry(
         "error",

@@ -19,7 +19,15 @@ _SARIF_LEVELS = {"error": "error", "warning": "warning", "info": "note"}
 
 
 def printable(text: str) -> str:
-    """The text with control and format characters (escape sequences, line ends, bidi marks) shown as codes."""
+    """The text with control and format characters (escape sequences, line ends, bidi marks) shown as codes.
+
+    So is what build services take for a command of theirs: `##[`, `##vso[` (Azure Pipelines, "Logging commands") and a
+    leading `::` (GitHub Docs, "Workflow commands").
+    """
+    if "##" in text:
+        text = text.replace("##", "\\x23#")
+    if text.lstrip().startswith("::"):
+        text = text.replace("::", "\\x3a:", 1)
     if text.isprintable():
         return text
     return "".join(
@@ -60,6 +68,8 @@ def _excerpt(text: str, line: int, column: int, length: int, color: bool) -> lis
         carets = f"\x1b[31m{carets}\x1b[0m"
     gutter = f"{line:>5} | "
     safe = shown
+    if "##" in shown:
+        safe = shown = shown.replace("##", "\N{REPLACEMENT CHARACTER}#")
     if not shown.isprintable():
         safe = "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in shown)
     return [f"{gutter}{safe}", f"{' ' * (len(gutter) - 2)}| {before}{carets}"]
@@ -69,9 +79,9 @@ def as_github(diagnostic: Diagnostic) -> str:
     """A workflow command that GitHub shows at the line (GitHub Docs: "Workflow commands")."""
     data = diagnostic.as_dict()
     kind = {"error": "error", "warning": "warning", "info": "notice"}[diagnostic.severity]
-    message = diagnostic.message + (f"\nhint: {diagnostic.hint}" if diagnostic.hint else "")
+    message = printable(diagnostic.message) + (f"\nhint: {printable(diagnostic.hint)}" if diagnostic.hint else "")
     places = [
-        f"{name}={_property(str(data[key]))}"
+        f"{name}={_property(printable(str(data[key])))}"
         for name, key in (
             ("file", "path"),
             ("line", "line"),
@@ -116,7 +126,7 @@ def as_sarif(diagnostics: Iterable[Diagnostic]) -> str:
             }
         ],
     }
-    return json.dumps(log, indent=2, ensure_ascii=False)
+    return json_text(log)
 
 
 def _sarif_result(diagnostic: Diagnostic, rule: int) -> dict[str, object]:
@@ -147,11 +157,20 @@ def _uri(path: str) -> str:
     return quote(path.replace("\\", "/"))
 
 
+_UNSAFE_IN_JSON = re.compile(r"##|[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+
+
+def json_text(value: object) -> str:
+    """JSON over several lines, whose texts neither command a build service nor turn a terminal around."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return _UNSAFE_IN_JSON.sub(lambda m: "\\u0023#" if m[0] == "##" else f"\\u{ord(m[0]):04x}", text)
+
+
 def render(diagnostics: Sequence[Diagnostic], form: str, color: bool = False) -> str:
     """All of them in one form: text, json (an array), github or sarif."""
     match form:
         case "json":
-            return json.dumps([d.as_dict() for d in diagnostics], indent=2, ensure_ascii=False)
+            return json_text([d.as_dict() for d in diagnostics])
         case "sarif":
             return as_sarif(diagnostics)
         case "github":

@@ -15,6 +15,7 @@ from typing import Any
 
 from sigma2kql.diagnostics.diagnostic import Diagnostic, diagnostic, fail, frozen
 from sigma2kql.events.event_file import Report, place
+from sigma2kql.system.bounded_files import read_text
 
 FOLDER = "regression_data"
 INFO_BYTES = 1 << 16
@@ -106,7 +107,7 @@ def _load(info: Path) -> dict[str, Any]:
     try:
         if info.stat().st_size > INFO_BYTES:
             raise _UnusableInfo(f"it is longer than {INFO_BYTES} bytes")
-        data = yaml.safe_load(info.read_text(encoding="utf-8-sig"))
+        data = yaml.safe_load(read_text(info, INFO_BYTES, "utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise _UnusableInfo(f"it cannot be read: {str(error).splitlines()[0][:200]}") from None
     if not isinstance(data, dict):

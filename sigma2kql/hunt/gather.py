@@ -109,6 +109,8 @@ def survey(paths: Sequence[Path]) -> tuple[frozenset[str], bool]:
     tables: set[str] = set()
     windows = False
     for path in [file for folder in paths for file in event_files(folder)][:SURVEYED]:
+        if not path.is_file():
+            continue  # a pipe or a device might never answer
         try:
             with path.open("rb") as raw:
                 if raw.read(len(EVTX)) == EVTX:

@@ -35,6 +35,7 @@ from sigma2kql.model.tree import (
     Origin,
     Rule,
 )
+from sigma2kql.system.bounded_files import read_file
 
 QUERY_SUFFIX = ".kql"
 # Findings that say a name is not in the schema. The mapping files list the columns that rules use, not all that exist.
@@ -166,7 +167,7 @@ def query_files(paths: Sequence[str]) -> Iterator[str]:
     """The `*.kql` files among the paths and below the folders among them, sorted; links to folders are not followed."""
     for path in paths:
         if path.endswith(QUERY_SUFFIX) and not Path(path).is_dir():
-            yield from (found for found, _ in find_files([path]))
+            yield from (found for found, _, _ in find_files([path]))
         elif Path(path).is_dir():
             for folder, folders, files in os.walk(path):
                 folders.sort()
@@ -177,7 +178,7 @@ def read_query(path: str) -> Document:
     """A hand-written query as a native document; one that cannot be read is a broken one."""
     source = Source(path, "")
     try:
-        source = decode(path, Path(path).read_bytes())
+        source = decode(path, read_file(path))
         whole = Span(source, 0, len(source.text))
         if not source.text.strip():
             raise Sigma2KqlError([diagnostic("E713", "the query is empty", whole)])

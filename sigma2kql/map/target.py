@@ -7,6 +7,7 @@ the indexes say of it is what its file says.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
@@ -37,6 +38,7 @@ from sigma2kql.model.tree import (
     LogSource,
     Table,
 )
+from sigma2kql.system.bounded_files import read_text
 from sigma2kql.system.shipped_files import mappings_folder
 
 _FEW = 60  # names that a hint lists
@@ -398,8 +400,8 @@ def _extended(entries: Mapping[str, Entry], own: Table) -> Table:
 def mapping_stamps(folder: Path) -> list[tuple[str, int, int]]:
     """Path, time and size of every file that may stand in a user's mapping folder: what changes when it is edited."""
     found: list[tuple[str, int, int]] = []
-    for place in (folder, *filter(Path.is_dir, folder.iterdir() if folder.is_dir() else ())):
-        for path in (*place.glob("*.yml"), *place.glob("*.yaml")):
+    for place in _places(folder):
+        for path in (path for path in place.iterdir() if path.suffix.lower() in (".yml", ".yaml")):
             try:
                 state = path.stat()
             except OSError:
@@ -407,6 +409,22 @@ def mapping_stamps(folder: Path) -> list[tuple[str, int, int]]:
             else:
                 found.append((str(path), state.st_mtime_ns, state.st_size))
     return sorted(found)
+
+
+def _places(folder: Path) -> list[Path]:
+    """A mapping folder and the folders in it, as far as they can be listed; else they are told when they are read."""
+    try:
+        found = [folder, *filter(Path.is_dir, folder.iterdir())]
+        return [place for place in found if os.access(place, os.R_OK | os.X_OK)]
+    except OSError:
+        return []
+
+
+def _listed(folder: Path, needed: bool) -> list[Path]:
+    """The YAML files of a folder, sorted. Raises OSError where it cannot be listed; `needed`: where it is missing."""
+    if not needed and not folder.exists():
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in (".yml", ".yaml"))
 
 
 def _user_files(folders: Sequence[Path], target: str) -> tuple[list[Table], TargetSettings | None]:
@@ -418,9 +436,14 @@ def _user_files(folders: Sequence[Path], target: str) -> tuple[list[Table], Targ
     told: TargetSettings | None = None
     problems: list[Diagnostic] = []
     for folder in folders:
-        for path in sorted((*folder.glob("*.yml"), *folder.glob("*.yaml"), *(folder / target).glob("*.yml"))):
+        try:
+            paths = [path for place in (folder, folder / target) for path in _listed(place, place == folder)]
+        except OSError as error:
+            problems.append(diagnostic("E450", f"cannot list the mapping folder {folder}: {error.strerror or error}"))
+            continue
+        for path in paths:
             try:
-                source = Source(str(path), path.read_text(encoding="utf-8"))
+                source = Source(str(path), read_text(path))
                 if path.name == "target.yml":
                     stated = read_target(source)
                     if stated.target in (None, target):

@@ -78,7 +78,7 @@ def call(*arguments: str) -> Result:
         ("sigma2kql.api:Compiler._compile", ("convert", "rules"), "tool2"),
         ("sigma2kql.api:Compiler._measured", ("convert", "rules"), "tool2"),
         ("sigma2kql.api:Compiler._compile", ("check", "rules"), ""),
-        ("sigma2kql.lint.judge:_told", ("check", "rules"), ""),
+        ("sigma2kql.lint.judge:_key", ("check", "rules"), ""),
         ("sigma2kql.cli.artifact_files:prepare_artifact", ("convert", "rules", "-f", "sentinel-yaml"), "tool2"),
         ("sigma2kql.cli.artifact_files:render", ("convert", "rules", "-f", "sentinel-yaml"), "tool2"),
         ("sigma2kql.cli.deploy:prepare_artifact", ("deploy", "plan", "--state", "state.json", "rules"), "Rule 2"),
