@@ -185,14 +185,14 @@ class Session:
     effect only where it is imported, so that such a mutant gets a fresh pytest.
     """
 
-    def __init__(self, chosen: Sequence[Mutant], jobs: int, logs: Path) -> None:
-        self.chosen, self.jobs, self.logs = chosen, jobs, logs
+    def __init__(self, chosen: Sequence[Mutant], jobs: int, logs: Path, trust: bool) -> None:
+        self.chosen, self.jobs, self.logs, self.trust = chosen, jobs, logs, trust
         self.outcomes: list[tuple[Mutant, str]] = []
         self.known = known_survivors()
 
     def pytest_runtestloop(self, session: Any) -> bool:
         functions = live_functions()
-        unsound = self.failing_anyway(session)
+        unsound = set() if self.trust else self.failing_anyway(session)
         session.items[:] = [item for item in session.items if item.nodeid not in unsound]
         waiting, running = list(self.chosen)[::-1], dict[int, tuple[Mutant, float, str]]()
         while waiting or running:
@@ -413,6 +413,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", default="", help="only mutants whose name this expression finds")
     parser.add_argument("--list", action="store_true", help="name the mutants, run none")
+    parser.add_argument("--trust", action="store_true", help="the tests are known to pass without a mutant")
     parser.add_argument("--logs", type=Path, default=ROOT / "build" / "mutation")
     given = parser.parse_args(arguments)
     paths = modules(given.modules)
@@ -429,7 +430,7 @@ def main(arguments: Sequence[str]) -> int:
 
     os.dup2(1, 3)  # pytest takes the standard output for itself
     quick_hypothesis()
-    session = Session(chosen, given.jobs, given.logs)
+    session = Session(chosen, given.jobs, given.logs, given.trust)
     folders = {m.path.relative_to(ROOT / "sigma2kql").parts[0].removesuffix(".py") for m in chosen}
     tests = dict.fromkeys(test for folder in sorted(folders) for test, _ in TESTS[folder])
     pytest.main([*QUIET, "-k", LEFT_OUT, *tests], plugins=[session])
