@@ -11,7 +11,8 @@ from hypothesis import given, settings, strategies as st
 from sigma2kql.artifacts.kql_tokens import scan
 from sigma2kql.artifacts.native_checks import validate_native
 from sigma2kql.diagnostics.diagnostic import Diagnostic, Source, Span
-from sigma2kql.model.tree import Metadata, NativeQuery, Origin
+from sigma2kql.load.documents import load
+from sigma2kql.model.tree import Broken, Metadata, NativeQuery, Origin
 
 GUID = "d8b86b33-5eb1-5c84-bab7-d8cafb67dadc"
 GOOD: dict[str, Any] = {
@@ -185,3 +186,13 @@ def test_no_document_makes_it_fail(data: dict[str, Any]) -> None:
 )
 def test_a_column_behind_an_equals_sign_is_no_table(query: str, tables: tuple[str, ...]) -> None:
     assert scan(query).tables == tables
+
+
+def test_a_problem_behind_the_last_rule_of_an_export_is_told_with_it() -> None:
+    rule = '{"type":"Microsoft.SecurityInsights/alertRules","kind":"Scheduled","name":"%s","properties":%s}'
+    body = '{"displayName":"x","query":"T","severity":"Low"}'
+    text = '{"value":[' + ",".join(rule % (name, body) for name in "ab") + '],"c":1,"c":2}'
+    first, last = load(Source("x.json", text))
+    assert isinstance(first, NativeQuery)
+    assert isinstance(last, Broken)
+    assert [problem.code for problem in last.diagnostics] == ["E107"]
