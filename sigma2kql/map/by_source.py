@@ -267,6 +267,8 @@ def _on_row(kind: FillingKind | None, test: Test[Column], whole: bool) -> _Sets:
             return _Sets(missed=True, beside=True)
         case "beside":
             return _Sets(beside=not empty)
+        case "doubled" | "bare-name" if isinstance(test, SameAs):
+            return _Sets(missed=True, beside=True)
         case "doubled":
             return _Sets(missed=True, beside=True) if sees_doubled(test) else _PLAIN
         case "bare-name":

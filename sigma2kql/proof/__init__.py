@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import field
 from typing import Any, Literal
 
 from sigma2kql.diagnostics.diagnostic import frozen
 from sigma2kql.map.one_table import Mapped
-from sigma2kql.model.tree import Compiled, Correlation, Expr, Field, Rule, Serve, Table
+from sigma2kql.model.tree import Compiled, Correlation, Expr, Field, Rule, Serve, Table, Verdict
 from sigma2kql.proof.rule_events import Attack, Labelled, Stream
 
 
@@ -65,6 +66,29 @@ class Counterexample:
         }
 
 
+@frozen
+class SourceResult:
+    """What a rule's query did on rows as one source writes them, beside the verdict that it has for that source."""
+
+    verdict: Verdict
+    events: int
+    missed: int
+    unexpected: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether nothing was missed or found against what the verdict says."""
+        return not (self.missed and self.verdict != "narrower") and not (self.unexpected and self.verdict == "exact")
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "verdict": self.verdict,
+            "events": self.events,
+            "missed": self.missed,
+            "unexpected": self.unexpected,
+        }
+
+
 Status = Literal["passed", "failed", "unproven", "skipped"]
 
 
@@ -91,6 +115,7 @@ class Result:
     set_aside: int = 0
     notes: tuple[str, ...] = ()
     counterexample: Counterexample | None = None
+    sources: Mapping[str, SourceResult] = field(default_factory=dict)
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -114,6 +139,7 @@ class Result:
             "set_aside": self.set_aside,
             "notes": list(self.notes),
             "counterexample": self.counterexample.as_dict() if self.counterexample else None,
+            "sources": {source: one.as_dict() for source, one in self.sources.items()},
             "seconds": round(self.seconds, 4),
         }
 

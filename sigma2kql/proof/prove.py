@@ -30,11 +30,12 @@ from sigma2kql.model.tree import (
     Query,
     Table,
 )
-from sigma2kql.proof import Counterexample, Result, Subject, outcome
+from sigma2kql.proof import Counterexample, Result, SourceResult, Subject, outcome
 from sigma2kql.proof.labelled_rows import Case, case_of, fields_of, room_of, rows_of
 from sigma2kql.proof.prove_correlations import prove_correlation
 from sigma2kql.proof.refute import contradiction, one_sided
 from sigma2kql.proof.row_cells import read_column
+from sigma2kql.proof.source_rows import by_source
 from sigma2kql.reference.evaluate import Trace, evaluate, trace
 
 CHUNK = 40  # rules whose rows are loaded together
@@ -107,6 +108,10 @@ def _prove_chunk(subjects: Sequence[Subject], count: int, seed: str) -> list[Res
         with _Bench() as bench:
             for name, members in by_table.items():
                 groups = {n: [case.row for case in rows] for n, _, rows, _ in members}
+                told = {n: list(by_source(subject, rows)) if count else [] for n, subject, rows, _ in members}
+                groups |= {
+                    _group(n, i): [c.row for c in rows] for n, one in told.items() for i, (_, rows) in enumerate(one)
+                }
                 try:
                     bench.load(name, tables[name].columns, groups)
                 except Exception as error:
@@ -115,9 +120,36 @@ def _prove_chunk(subjects: Sequence[Subject], count: int, seed: str) -> list[Res
                 for number, subject, rows, notes in members:
                     started = time.perf_counter()
                     run = partial(_run, subject, rows, notes, bench, number, bool(count))
-                    result = _surely(subject, run)
+                    result = _second_opinion(_surely(subject, run), subject, told[number], bench, number)
                     results[number] = replace(result, seconds=time.perf_counter() - started)
     return [result for result in results if result is not None]
+
+
+def _group(number: int, source: int) -> int:
+    """The group of a rule's rows as one source writes them: beside the numbers of rules, which are fewer."""
+    return (number + 1) * 1000 + source
+
+
+def _second_opinion(
+    result: Result, subject: Subject, told: Sequence[tuple[str, list[Case]]], bench: _Bench, number: int
+) -> Result:
+    """The result with what the query does on the rows of each source, which its verdict for the source must say."""
+    kql = subject.compiled.kql
+    if result.status not in ("passed", "unproven") or kql is None or demands(subject.compiled) != (True, True):
+        return result
+    found: dict[str, SourceResult] = {}
+    for i, (source, rows) in enumerate(told):
+        try:
+            selected = bench.select(kql, _group(number, i))
+        except Sigma2KqlError:
+            continue
+        missed = sum(case.expected and n not in selected for n, case in enumerate(rows))
+        extra = sum(not case.expected and n in selected for n, case in enumerate(rows))
+        found[source] = SourceResult(subject.compiled.verdicts[source], len(rows), missed, extra)
+    if wrong := [source for source, one in found.items() if not one.agrees]:
+        reason = f"on rows of {', '.join(wrong)} the query does not do what its verdict says"
+        return replace(result, status="failed", reason=reason, sources=found)
+    return replace(result, sources=found)
 
 
 class _Bench:
