@@ -95,12 +95,13 @@ def _table(data: Mapping[str, Any]) -> str | None:
     return None
 
 
-def sigma_fields(data: Mapping[str, Any]) -> dict[str, Any]:
+def sigma_fields(data: Mapping[str, Any], generic: bool = False) -> dict[str, Any]:
     """The event's fields by Sigma's names (specification 2.1, "Field usage").
 
     Windows events: System elements (`Channel`, `EventID`, `Computer`), attributes as `Element_Attribute`
     (`Provider_Name`), event data by their names, those with blanks also without them. Rows of other tables and events
-    that have Sigma's names already keep their names.
+    that have Sigma's names already keep their names. `generic`: a name that Sigma's generic categories and the event
+    use for two things (`ProcessId` of 4688) is the category's.
     """
     known = recognise(data)
     if known.form is EventForm.WINDOWS_RAW or known.table in SYSTEM_COLUMNS:
@@ -110,7 +111,7 @@ def sigma_fields(data: Mapping[str, Any]) -> dict[str, Any]:
             event = data["Event"] if has_sections(data.get("Event")) else data
             record = from_sections(event) if has_sections(event) else None
         if record is not None:
-            return generic_fields(record)
+            return generic_fields(record) if generic else {**generic_fields(record), **record.fields()}
     fields = dict(data)
     for name in [name for name in fields if " " in name]:
         fields.setdefault(name.replace(" ", ""), fields[name])

@@ -282,6 +282,7 @@ def generic_fields(record: WindowsRecord) -> dict[str, Any]:
                 "ParentImage": fields.get("ParentProcessName"),
                 "User": _creator(fields),
                 "ProcessId": _decimal(fields.get("NewProcessId")),
+                "LogonId": _logon(fields),
                 "ParentProcessId": _decimal(fields.get("ProcessId")),
                 "IntegrityLevel": INTEGRITY.get(text(fields.get("MandatoryLabel"))),
             }
@@ -320,6 +321,12 @@ def _creator(fields: Mapping[str, Any]) -> str | None:
             domain = text(fields.get(f"{who}DomainName"))
             return f"{domain}\\{name}" if domain not in ("", "-") else name
     return None
+
+
+def _logon(fields: Mapping[str, Any]) -> str | None:
+    """Whose logon the new process is in, as `_creator`."""
+    target = text(fields.get("TargetLogonId"))
+    return target if target not in ("", "-", "0x0") else fields.get("SubjectLogonId")
 
 
 def _decimal(value: Any) -> str | None:

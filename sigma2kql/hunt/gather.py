@@ -233,7 +233,7 @@ class _Placer:
             found = [(one, made) for one, write in self.written if (made := write(record)) is not None]
             if self.others:
                 fields = generic_fields(record)
-                found += self._shaped(fields, self._logs_of(record), self.others)
+                found += self._shaped(fields, self._logs_of(record), self.others, record.fields())
         elif (log := self.logsource or _log_of(data)) is not None:
             moment, found = _when(data), list(self._shaped(sigma_fields(data), [log], self.asked))
             line = data.get("SyslogMessage")
@@ -281,7 +281,11 @@ class _Placer:
         return self._windows_table
 
     def _shaped(
-        self, fields: Mapping[str, Any], logs: Sequence[LogSource], asked: Sequence[Asked]
+        self,
+        fields: Mapping[str, Any],
+        logs: Sequence[LogSource],
+        asked: Sequence[Asked],
+        own: Mapping[str, Any] | None = None,
     ) -> Iterator[tuple[Asked, Mapping[str, Any]]]:
         """The row of each table that carries a log source of the event; the fields of all its rules must be right."""
         for one in asked:
@@ -294,7 +298,8 @@ class _Placer:
             best: Shaped | None = None
             for serve, _ in of_it:
                 names = dict.fromkeys(name for _, own in of_it for name in own)
-                shaped = shape(fields, one.table, serve, names)
+                said = fields if own is None or serve.logsource.category else {**fields, **own}
+                shaped = shape(said, one.table, serve, names)
                 if best is None or (len(shaped.problems), shaped.foreign) < (len(best.problems), best.foreign):
                     best, chosen = shaped, serve
             if best is not None:

@@ -135,7 +135,7 @@ def case_of(
             notes.append(f"{origin}: a row of the table has no label of its own; give it under `match:` or `no_match:`")
             return None
         return Case(event, expected, origin, shaped.row, attack, raw=True)
-    fields = sigma_fields(event)
+    fields = sigma_fields(event, serve.logsource.category is not None)
     if expected is None or made:  # the table's source writes the same event without the fields that it never has
         fields = {name: value for name, value in fields.items() if not _never(table, serve, name)}
     if expected is not None and made:

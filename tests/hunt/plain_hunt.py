@@ -162,6 +162,8 @@ def generic(fields: dict[str, Any]) -> dict[str, Any]:
     if fields.get("EventID") == 4688:
         more |= {"User": _user(fields), "ProcessId": _number(fields.get("NewProcessId"))}
         more["ParentProcessId"] = _number(fields.get("ProcessId"))
+        logon = fields.get("TargetLogonId")
+        more["LogonId"] = fields.get("SubjectLogonId") if logon in (None, "", "-", "0x0") else logon
         more["IntegrityLevel"] = LABELS.get(str(fields.get("MandatoryLabel")))
     return {**fields, **{name: value for name, value in more.items() if value is not None}}
 
@@ -216,14 +218,16 @@ def plain_hits(folder: Path, rules: list[Rule]) -> tuple[dict[str, set[str]], se
     unknown: set[str] = set()
     about: dict[tuple[str, ...], list[Rule]] = {}  # the rules for each kind of event
     for origin, event in events_of(folder):
-        fields = generic(fields_of(event))
-        kind = tuple(repr(fields.get(name)) for name in ("Channel", "EventID", "EventType"))
+        own = fields_of(event)
+        fields = generic(own)
+        log = {**fields, "Channel": event["System"].get("Channel")}  # 104 has another in its data
+        kind = tuple(repr(log.get(name)) for name in ("Channel", "EventID", "EventType"))
         if kind not in about:
-            told = [(rule, is_of(rule.logsource, fields)) for rule in rules]
+            told = [(rule, is_of(rule.logsource, log)) for rule in rules]
             about[kind] = [rule for rule, mine in told if mine]
             unknown.update(rule.meta.id or "" for rule, mine in told if mine is None)
         for rule in about[kind]:
-            if evaluate(rule.where, fields):
+            if evaluate(rule.where, fields if rule.logsource.category else own):
                 hits[rule.meta.id or ""].add(origin)
     return hits, unknown
 
