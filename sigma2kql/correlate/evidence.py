@@ -41,9 +41,11 @@ def shown(mapped: Mapped, tested: Sequence[str], asked: Ids) -> Iterator[Piece]:
             given.add(name)
             yield Piece(name, name, identifier(name), kind)
     for kind_of_thing, names in facts()["evidence"].items():
-        own = [name for name in names if _is_own(mapped, name, asked)]
-        chosen = next((name for name in names if name in tested), None) or next(iter(own), None)
-        found = _value(mapped, chosen, asked) if chosen is not None else None
+        candidates = [name for name in names if name in tested]
+        candidates += [name for name in names if name not in tested and _is_own(mapped, name, asked)]
+        values = [value for name in candidates if (value := _value(mapped, name, asked)) is not None]
+        stored = (value for value in values if value[0] in mapped.table.columns)  # entities are inferred from these
+        found = next(stored, values[0] if values else None)
         if found is not None and found[0] not in given:
             given.add(found[0])
             yield Piece(kind_of_thing, *found)

@@ -201,7 +201,9 @@ class Engine:
         """What a query gives, as DuckDB has it."""
         if not self._locked:
             self.lock()
-        settled = moments(kql, self.now.isoformat() + "Z" if self.now else "", self._arrival)
+        if self.now is not None:
+            self.connection.execute(f"SET VARIABLE {functions.NOW} = TIMESTAMP '{self.now:%Y-%m-%d %H:%M:%S.%f}'")
+        settled = moments(kql, f"{functions.NOW}()" if self.now is not None else "", self._arrival)
         with self._staged(settled) as plain:
             return self.found(self.translated(plain))
 

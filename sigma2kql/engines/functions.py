@@ -7,7 +7,11 @@ the empty text where an argument is null.
 from __future__ import annotations
 
 # tohex(): a 64-bit number, negative ones as two's complement
-_TEMPLATES = {"tohex": ("coalesce(lower(to_hex(CAST({0} AS BIGINT))), '')", (1,))}
+NOW = "s2k_now"  # a function and DuckDB's variable that it reads: a query stays the same while the time goes on
+_TEMPLATES = {
+    "tohex": ("coalesce(lower(to_hex(CAST({0} AS BIGINT))), '')", (1,)),
+    NOW: (f"CAST(getvariable('{NOW}') AS TIMESTAMP)", (0,)),
+}
 
 
 def register() -> None:

@@ -33,7 +33,7 @@ def rewrite(kql: str, functions: Mapping[str, Parameters] | None = None) -> str:
 
 
 def moments(kql: str, now: str = "", arrival: str = "") -> str:
-    """The query with now() and ago() reckoned from `now`, an ISO time, and ingestion_time() read from the column
+    """The query with now() and ago() reckoned from `now`, an expression, and ingestion_time() read from the column
     `arrival`; "": the real time, and no ingestion time.
     """
     if not now and "ingestion_time" not in kql:
@@ -49,7 +49,7 @@ def moments(kql: str, now: str = "", arrival: str = "") -> str:
         elif called and now and text in ("now", "ago"):
             arguments, at = _arguments(found, at + 1)
             sign = "-" if text == "ago" else "+"
-            out.append(f"(datetime({now}) {sign} ({arguments[0]}))" if arguments else f"datetime({now})")
+            out.append(f"({now} {sign} ({arguments[0]}))" if arguments else now)
         else:
             out.append(text)
     return "".join(out)

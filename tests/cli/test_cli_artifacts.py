@@ -229,7 +229,10 @@ level: high
     text = rule(1).replace("status:", "name: first\nstatus:") + "---\n" + correlation
     (home / "rules" / "one.yml").write_text(text, encoding="utf-8")
     found = properties(call("rules/one.yml", "-f", "arm").stdout)
-    assert (found["queryFrequency"], found["queryPeriod"]) == ("PT1H", "PT7H")
+    assert (found["queryFrequency"], found["queryPeriod"]) == (
+        "PT1H",
+        "PT13H",
+    )  # six for a result, six to know the bursts before, one run
     assert found["eventGroupingSettings"] == {"aggregationKind": "AlertPerResult"}
     assert [e["entityType"] for e in found["entityMappings"]] == ["Host"]
 

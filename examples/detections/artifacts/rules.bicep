@@ -40,14 +40,54 @@ resource rule_4a3c9e1d_7d0e_4f6b_b1c8_6d5f4e3bb204 'Microsoft.OperationalInsight
     severity: 'Medium'
     enabled: true
     query: '''
-SecurityEvent
-| where EventID == 4625
-| project TimeGenerated, Computer, CorrelatedRule = "failed_logon"
-| where isnotempty(Computer)
+let Matches = materialize(
+    SecurityEvent
+    | where EventID == 4625
+    | project
+        TimeGenerated,
+        IngestedAt = coalesce(ingestion_time(), TimeGenerated),
+        CorrelatedRule = "failed_logon",
+        Computer = tolower(Computer),
+        TargetUserName,
+        IpAddress,
+        EventID
+    | where isnotempty(Computer)
+    | where Computer != "-");
+Matches
+| join hint.shufflekey=Computer kind=leftsemi (Matches | summarize Held = count() by Computer | where Held >= 20) on Computer
 | sort by Computer asc, TimeGenerated asc
-| extend FirstSeen = prev(TimeGenerated, 19), SameGroup = isnotnull(prev(TimeGenerated, 19)) and prev(Computer, 19) == Computer
-| where SameGroup and TimeGenerated - FirstSeen <= 10m
-| summarize FirstSeen = min(FirstSeen), TimeGenerated = max(TimeGenerated) by Computer
+| extend Fires = prev(Computer, 19) == Computer and TimeGenerated - prev(TimeGenerated, 19) <= 10m
+| sort by Computer asc, TimeGenerated desc, Fires desc
+| scan declare (FiresAt: datetime, Burst: datetime, ReadyAt: datetime, Depth: long) with (
+    step later: true =>
+        FiresAt = iff(Fires, TimeGenerated, iff(later.Computer == Computer, later.FiresAt, datetime(null))),
+        Burst = iff(Fires and (not(later.Computer == Computer) or isnull(later.FiresAt) or later.FiresAt - TimeGenerated > 10m), TimeGenerated, iff(later.Computer == Computer, later.Burst, datetime(null))),
+        ReadyAt = iff(not(later.Computer == Computer) or isnull(later.ReadyAt) or (Fires and later.TimeGenerated > TimeGenerated), IngestedAt, max_of(IngestedAt, later.ReadyAt)),
+        Depth = iff(later.Computer == Computer, later.Depth + 1, 0);
+)
+| where FiresAt - TimeGenerated <= 10m
+| summarize
+    FirstSeen = min(TimeGenerated),
+    LastSeen = max(TimeGenerated),
+    EventCount = count(),
+    Rules = make_set(CorrelatedRule, 25),
+    arg_max(TimeGenerated, TargetUserName, IpAddress, EventID),
+    SampleEvents = make_list(bag_pack("TimeGenerated", TimeGenerated, "CorrelatedRule", CorrelatedRule, "TargetUserName", TargetUserName, "IpAddress", IpAddress, "EventID", EventID), 10),
+    arg_max(Depth, ReadyAt)
+    by Computer, Burst
+| project
+    TimeGenerated,
+    FirstSeen,
+    LastSeen,
+    Computer,
+    EventCount,
+    Rules,
+    TargetUserName,
+    IpAddress,
+    EventID,
+    SampleEvents,
+    ReadyAt
+| where ReadyAt > ago(30m)
 '''
     queryFrequency: 'PT30M'
     queryPeriod: 'PT40M'
@@ -67,9 +107,13 @@ SecurityEvent
     }
     customDetails: {
       Computer: 'Computer'
+      FirstSeen: 'FirstSeen'
+      LastSeen: 'LastSeen'
+      EventCount: 'EventCount'
+      Rules: 'Rules'
     }
     alertDetailsOverride: {
-      alertDisplayNameFormat: 'Many Failed Logons On One Host: {{Computer}}'
+      alertDisplayNameFormat: 'Many Failed Logons On One Host: {{Computer}}, {{FirstSeen}}, {{LastSeen}}'
     }
     entityMappings: [
       {
@@ -78,6 +122,15 @@ SecurityEvent
           {
             identifier: 'FullName'
             columnName: 'Computer'
+          }
+        ]
+      }
+      {
+        entityType: 'IP'
+        fieldMappings: [
+          {
+            identifier: 'Address'
+            columnName: 'IpAddress'
           }
         ]
       }
