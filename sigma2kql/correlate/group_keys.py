@@ -63,12 +63,10 @@ def value_of(mapped: Mapped, name: str, asked: Ids = None) -> Value | str:
     """
     assert mapped.serve is not None
     found = find_field(mapped.table, mapped.serve, name, asked)
-    if isinstance(found, FieldMap) and found.never:
-        return found.never
-    if isinstance(found, str):
-        kind = mapped.table.columns.get(name)
+    if isinstance(found, str) or found.never:
+        kind = mapped.table.columns.get(name)  # a table's own column is a name for itself
         if kind is None:
-            return found
+            return found if isinstance(found, str) else found.never
         found = FieldMap((Column(identifier(name), kind, (name,)),))
     text = _text(found)
     if text is None:

@@ -229,12 +229,10 @@ level: high
     text = rule(1).replace("status:", "name: first\nstatus:") + "---\n" + correlation
     (home / "rules" / "one.yml").write_text(text, encoding="utf-8")
     found = properties(call("rules/one.yml", "-f", "arm").stdout)
-    assert (found["queryFrequency"], found["queryPeriod"]) == (
-        "PT1H",
-        "PT13H",
-    )  # six for a result, six to know the bursts before, one run
+    # six hours for a result, six to know the bursts before, one run
+    assert (found["queryFrequency"], found["queryPeriod"]) == ("PT1H", "PT13H")
     assert found["eventGroupingSettings"] == {"aggregationKind": "AlertPerResult"}
-    assert [e["entityType"] for e in found["entityMappings"]] == ["Host"]
+    assert [e["entityType"] for e in found["entityMappings"]] == ["Host", "Process", "File", "Account"]
 
 
 def test_a_query_over_all_tables_names_columns_that_agree(home: Path) -> None:
