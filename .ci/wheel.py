@@ -14,7 +14,7 @@ def main(wheel: str) -> int:
         names = {name for name in archive.namelist() if not PurePosixPath(name).parts[0].endswith(".dist-info")}
     wanted = {
         f.relative_to(ROOT).as_posix()
-        for pattern in ("*.py", "*.lark", "*.js", "*.css", "*.svg", "*.j2", "py.typed")
+        for pattern in ("*.py", "*.lark", "*.js", "*.css", "*.html", "*.svg", "*.j2", "py.typed")
         for f in (ROOT / "sigma2kql").rglob(pattern)
     }
     wanted |= {f"sigma2kql/{f.relative_to(ROOT).as_posix()}" for f in (ROOT / "mappings").rglob("*") if f.is_file()}
