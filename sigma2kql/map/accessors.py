@@ -53,6 +53,15 @@ def _xml(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
 
+_INDEX = re.compile(r"\{(\d+)\}|\[(\d+)\]")  # `a{0}.b` and `a[0].b` are `a.0.b`
+_EVERY = re.compile(r"\{\}|\[(?:\*|any)?\]")
+
+
+def asks_every_element(name: str) -> bool:
+    """Whether a path speaks of every element of a list (`a{}.b`, `a[].b`, `a[*].b`, `a[any].b`)."""
+    return _EVERY.search(name) is not None
+
+
 def fill(others: FieldMap, name: str) -> FieldMap:
     """`others` for one field: the placeholder in every column replaced by the field's name, safely quoted."""
     columns = []
@@ -63,6 +72,8 @@ def fill(others: FieldMap, name: str) -> FieldMap:
             column.reads[:1],
             name=column.reads[0],
         )
-        key = tuple(part for k in column.key for part in (name.split(".") if k == OTHERS else [k]))
+        key = tuple(
+            part for k in column.key for part in (_INDEX.sub(r".\1\2", name).split(".") if k == OTHERS else [k])
+        )
         columns.append(accessor(column.kind, base, key, column.type, name, of_bag=True))
     return replace(others, columns=tuple(columns))

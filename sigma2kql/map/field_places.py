@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from sigma2kql.map.accessors import fill
+from sigma2kql.map.accessors import asks_every_element, fill
 from sigma2kql.map.event_elements import Ids, lacking, restated, unheard_of
 from sigma2kql.map.row_facts import conjuncts, known_texts
 from sigma2kql.map.sources import is_rare, writers_of
@@ -98,6 +98,8 @@ def find_field(table: Table, serve: Serve, name: str, asked: Ids = None) -> Fiel
     if name in table.absent:
         return table.absent[name]
     others = serve.others or table.others
+    if others is not None and asks_every_element(name) and others.columns[0].kind in ("property", "json"):
+        return "one column cannot be asked for every element of a list: write the element's number, as in `a[0].b`"
     if others is not None:
         return fill(others, name)
     return _native(table, name) or unheard_of(serve.logsource, name) or ""
