@@ -26,6 +26,7 @@ from sigma2kql.diagnostics.diagnostic import (
 )
 from sigma2kql.kql import query as emission
 from sigma2kql.kql.naming import columns_read, output_columns as columns_of_query
+from sigma2kql.kql.or_chains import emit_without_lists
 from sigma2kql.language.strings import placeholders, substitute
 from sigma2kql.load.documents import decode, load
 from sigma2kql.map.by_source import together
@@ -318,10 +319,48 @@ def output_columns(done: Compiled, options: Options) -> Output:
 
 
 def prepare_artifact(done: Compiled, form: str, settings: Settings, options: Options) -> Prepared:
-    """What a result becomes in an artifact format, every value decided. Raises Sigma2KqlError with every reason."""
-    from sigma2kql.artifacts.describe import prepare
+    """What a result becomes in an artifact format, every value decided. Raises Sigma2KqlError with every reason.
 
-    return prepare(done, form, settings, output_columns(done, options))
+    A continuous detection that its operators forbid is tried once more without lists and prefilters.
+    """
+    from sigma2kql.artifacts.describe import prepare, streamed
+
+    try:
+        prepared = prepare(done, form, settings, output_columns(done, options))
+    except Sigma2KqlError as error:
+        if done.query is None or options.union or all(d.code != "E714" for d in error.diagnostics):
+            raise
+        plain = replace(done, kql=emit_without_lists(done.query, target_of(options).limits))
+        prepared = prepare(plain, form, settings, output_columns(plain, options))
+    if target_of(options).service == "defender":
+        prepared = streamed(prepared, done)
+    return prepared
+
+
+def choose_format(done: Compiled, settings: Settings, options: Options) -> tuple[str, Prepared, str]:
+    """For `-f auto`: the format of the kind of rule that serves best, what it becomes there, and the reason in words.
+
+    Raises Sigma2KqlError where neither kind can be.
+    """
+    from sigma2kql.artifacts.rule_kind import reason_for_detection, reason_for_rule
+
+    wanted = [name for name in ("xdr-json", "arm") if name in target_of(options).formats]
+    try:
+        detection = prepare_artifact(done, "xdr-json", settings, options) if "xdr-json" in wanted else None
+        against = reason_for_rule(settings, detection)
+    except Sigma2KqlError as error:
+        detection, against = None, error.diagnostics[0].message
+    if detection is not None and (against is None or "arm" not in wanted):
+        return "xdr-json", detection, reason_for_detection(detection)
+    return "arm", prepare_artifact(done, "arm", settings, options), against or "the target takes no custom detections"
+
+
+def near_real_time(done: Compiled, settings: Settings, options: Options) -> list[str]:
+    """Whether a rule can run at once, as an analytics rule and as a custom detection, in words with the reasons."""
+    from sigma2kql.artifacts.rule_kind import words_of_verdicts
+
+    plain = emit_without_lists(done.query, target_of(options).limits) if done.query and not options.union else None
+    return words_of_verdicts(done, plain, output_columns(done, options), settings.nrt)
 
 
 class Compiler:

@@ -150,7 +150,7 @@ def test_readme_names(name: str) -> None:
 def test_every_format_can_be_asked_for() -> None:
     command = import_module("sigma2kql.cli.convert").command
     (option,) = (p for p in command.params if p.name == "form")
-    assert list(option.type.choices) == ["kql", "ndjson", *FORMATS]
+    assert list(option.type.choices) == ["kql", "ndjson", *FORMATS, "auto"]
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from sigma2kql.artifacts import bodies, languages
 from sigma2kql.artifacts.formats import Format, format_named
 from sigma2kql.artifacts.kinds import AlertRule, Artifact, Detection, Hunt
+from sigma2kql.artifacts.product_tables import facts
 from sigma2kql.artifacts.resources import resources, symbol, terraform
 from sigma2kql.artifacts.settings import Settings
 from sigma2kql.diagnostics.diagnostic import fail, frozen
@@ -24,6 +25,7 @@ from sigma2kql.text.exported import arm_plain
 if TYPE_CHECKING:
     from jinja2 import Template
 
+ROOM, ROOM_OF_ONE = 65536, 16  # characters of a template beside its rules, and between two of them
 # names that some system keeps for itself
 KEPT = frozenset(
     ["con", "prn", "aux", "nul", *(f"{name}{n}" for name in ("com", "lpt") for n in range(10)), "bicepconfig"]
@@ -32,11 +34,12 @@ KEPT = frozenset(
 
 @frozen
 class Piece:
-    """One rule's part of a text. `scoped`: its resources name the workspace as their scope."""
+    """One rule's part of a text: so many resources; `scoped`: they name the workspace as their scope."""
 
     id: str
     text: str
     scoped: bool = False
+    resources: int = 1
 
 
 def render(artifact: Artifact, name: str, settings: Settings) -> Piece:
@@ -49,7 +52,8 @@ def render(artifact: Artifact, name: str, settings: Settings) -> Piece:
             return Piece(artifact.id, _of_detection(form, artifact))
         case AlertRule() | Hunt():
             scoped = settings.arm_form == "extension" and isinstance(artifact, AlertRule)
-            return Piece(artifact.id, _of_sentinel(form, artifact, settings), scoped)
+            number = 2 if isinstance(artifact, AlertRule) and artifact.function else 1
+            return Piece(artifact.id, _of_sentinel(form, artifact, settings), scoped, number)
         case _:
             assert_never(artifact)
 
@@ -80,6 +84,41 @@ def assemble(pieces: Sequence[Piece], name: str, whole: bool = False) -> str:
             return "\n".join([*(companions(name).values() if whole else ()), *texts])
         case _:
             assert_never(form.language)
+
+
+def bundle_texts(pieces: Sequence[Piece], name: str) -> dict[str, str]:
+    """All pieces as few texts as the service takes: file name -> text, one, or a parent and its numbered parts.
+
+    Raises Sigma2KqlError: E711 as `assemble` does.
+    """
+    form = format_named(name)
+    whole = f"sigma2kql{form.extension}"
+    parts = _parts(pieces) if form.language in ("arm", "bicep") else [list(pieces)]
+    if len(parts) < 2:
+        return {whole: assemble(pieces, name, whole=True) if pieces else ""}
+    assemble(pieces, name)  # ids are unique over all parts
+    names = [f"sigma2kql-{number}{form.extension}" for number in range(1, len(parts) + 1)]
+    texts = {part: assemble(held, name, whole=True) for part, held in zip(names, parts, strict=True)}
+    # Bicep puts its modules into one template, which is as large as they are together
+    if form.language == "bicep" and sum(map(len, texts.values())) > facts("limits")["template"]["bytes"]:
+        return texts
+    parent = _template(f"{form.language}-parent").render(names=names, scoped=form.kind != "detection")
+    return {whole: parent, **texts}
+
+
+def _parts(pieces: Sequence[Piece]) -> list[list[Piece]]:
+    """Runs of pieces, each within what a template takes."""
+    limits = facts("limits")["template"]
+    parts: list[list[Piece]] = []
+    size = resources = 0
+    for piece in pieces:
+        length = len(piece.text) + ROOM_OF_ONE
+        if not parts or resources + piece.resources > limits["resources"] or size + length > limits["bytes"] - ROOM:
+            parts.append([])
+            size = resources = 0
+        parts[-1].append(piece)
+        size, resources = size + length, resources + piece.resources
+    return parts
 
 
 def companions(name: str) -> dict[str, str]:

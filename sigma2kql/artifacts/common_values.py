@@ -15,7 +15,7 @@ from sigma2kql.artifacts.detection_entities import impacted
 from sigma2kql.artifacts.kinds import Connector, Entity
 from sigma2kql.artifacts.product_tables import asim_schema, connectors, facts, tables_behind
 from sigma2kql.artifacts.rule_facts import RuleFacts
-from sigma2kql.artifacts.rule_texts import clean, clean_line, cut
+from sigma2kql.artifacts.rule_texts import clean, clean_line, cut, without_orders
 from sigma2kql.diagnostics.diagnostic import diagnostic, frozen
 from sigma2kql.model.tree import Metadata, NativeQuery
 
@@ -97,8 +97,7 @@ def _texts(rule: RuleFacts, found: attack.Attack) -> tuple[str, str]:
         body = str(document.data.get("description") or document.data.get("description-detailed") or body)
     whole = clean_line(rule.settings.name or title) or rule.id
     name = cut(whole, limits.name)
-    # a description that starts with # is taken for an order to Defender's correlation (#DONT_CORR#)
-    description = clean(rule.settings.description or body).lstrip("#").lstrip() or whole
+    description = without_orders(clean(rule.settings.description or body)) or whole
     if name != whole:
         notes.say("W751", f"the name has {len(whole)} characters of at most {limits.name}; it was cut")
         description = f"{description}\n\nTitle: {whole}"
@@ -141,7 +140,7 @@ def _entities(rule: RuleFacts) -> tuple[Entity, ...]:
     """Those stated, or inferred; where there is none and the format asks for one, that is noted."""
     settings, most = rule.settings, rule.settings.max_entities
     if settings.entities is None:
-        found = entities.infer(rule.tables, rule.result, most)
+        found = entities.infer(rule.tables, rule.result, most, bool(rule.grouped))
         found = found or entities.fitting(settings.fallback_entities, rule.result, most)
         if not found and (rule.kind == "alert" or rule.format.limits.tactics):
             rule.notes.say(

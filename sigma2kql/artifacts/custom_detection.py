@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -67,6 +68,14 @@ def describe_detection(rule: RuleFacts, common: Common) -> Detection:
         device_groups=settings.device_groups or (),
         enabled=True if settings.enabled is None else settings.enabled,
     )
+
+
+def told_apart(detection: Detection) -> Detection:
+    """The same under a name and a title of its own: its id goes behind both."""
+    most = facts("custom-detections")["limits"]["title"]
+    mark = f" [{detection.id.removeprefix('sigma-')}]"
+    name = cut(detection.name, most - len(mark)) + mark
+    return replace(detection, name=name, title=cut(detection.title, most - len(mark)) + mark)
 
 
 # --------------------------------------------------------------------------------------------------------------------

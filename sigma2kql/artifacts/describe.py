@@ -16,14 +16,14 @@ from typing import assert_never
 
 from sigma2kql.artifacts.analytics_rule import QUERY_LIMIT, describe_alert
 from sigma2kql.artifacts.common_values import Common, decide_common
-from sigma2kql.artifacts.custom_detection import describe_detection
+from sigma2kql.artifacts.custom_detection import describe_detection, family
 from sigma2kql.artifacts.formats import Format, format_named
 from sigma2kql.artifacts.kinds import AlertRule, Artifact, Detection, Hunt, function_name
 from sigma2kql.artifacts.query_columns import Output
 from sigma2kql.artifacts.resources import beyond_azurerm
 from sigma2kql.artifacts.rule_facts import RuleFacts, read_rule
 from sigma2kql.artifacts.settings import Settings
-from sigma2kql.diagnostics.diagnostic import Diagnostic, frozen
+from sigma2kql.diagnostics.diagnostic import Diagnostic, diagnostic, frozen
 from sigma2kql.model.tree import Compiled
 
 
@@ -57,6 +57,17 @@ def prepare(
     if lost:
         rule.notes.say("W761", f"azurerm has no argument for {lost}")
     return Prepared(artifact, tuple(rule.notes.found))
+
+
+def streamed(prepared: Prepared, compiled: Compiled) -> Prepared:
+    """The same, with what Sentinel needs where its artifact reads Defender's own tables."""
+    if isinstance(prepared.artifact, Detection):
+        return prepared
+    named = [table for table in (compiled.table or "").split(", ") if family(table)]
+    message = "a rule of Sentinel over Defender's tables: " + (", ".join(named) or "its query")
+    hint = "let the connector Microsoft Defender XDR stream these tables to the workspace, or use -f xdr-json"
+    note = diagnostic("W770", message, compiled.document.origin.span, hint)
+    return replace(prepared, diagnostics=(*prepared.diagnostics, note))
 
 
 def _holding(artifact: Artifact, query: str, rule: RuleFacts) -> Artifact:

@@ -29,7 +29,7 @@ def impacted(rule: RuleFacts) -> tuple[Entity, ...]:
         if found:
             return found
     most = rule.settings.max_entities
-    mapped = entities.infer(rule.tables, rule.result, most)
+    mapped = entities.infer(rule.tables, rule.result, most, bool(rule.grouped))
     own = translated(mapped or entities.fitting(rule.settings.fallback_entities, rule.result, most), rule)
     return (*own, *entities.infer_graph(rule.tables, rule.result))
 

@@ -15,13 +15,18 @@ from sigma2kql.artifacts.kinds import Entity
 from sigma2kql.artifacts.product_tables import facts
 
 
-def infer(tables: Sequence[str], result: ResultColumns, most: int) -> tuple[Entity, ...]:
+def infer(tables: Sequence[str], result: ResultColumns, most: int, grouped: bool = False) -> tuple[Entity, ...]:
     """Entities of a query over `tables`, in order of preference, at most `most`.
 
-    Where the table's own list fits nothing (a projection, a summary), columns that mean the same everywhere serve.
+    Where the table's own list fits nothing (a projection, a summary), columns that mean the same everywhere serve;
+    of a correlation's result (`grouped`), which has names of its own for what it groups by, these come first.
     """
     if result.returned is None:
         return ()
+    if grouped:
+        groups = list(_groups("sentinel", tables[0] if len(tables) == 1 else ""))
+        every = [entity for group in reversed(groups) for entity in _choose(group["entities"], result, _identifies)]
+        return tuple(dict.fromkeys(every))[:most]
     for group in _groups("sentinel", tables[0] if len(tables) == 1 else ""):
         found = _choose(group["entities"], result, _identifies)
         if found:

@@ -14,6 +14,7 @@ from sigma2kql.artifacts.kql_tokens import Scan
 from sigma2kql.artifacts.product_tables import facts
 from sigma2kql.diagnostics.diagnostic import frozen
 
+NO_CALLS = frozenset(["and", "or", "where", "by", "on", "extend", "project"])  # words that a bracket may follow
 LIST_WORDS = frozenset(["in", "has", "contains", "startswith", "endswith", "between", "hasprefix", "hassuffix"])
 
 
@@ -49,7 +50,8 @@ def judge_continuous(scan: Scan, tables: Sequence[str], types: Mapping[str, str]
     held += [name for name in scan.operators if name not in lists["operators"]]
     words = {word for word in scan.words if word.lstrip("!").split("_")[0].rstrip("~") in LIST_WORDS}
     held += [word for word in scan.words if word in words and word not in lists["words"]]
-    held += [f"{name}()" for name in scan.functions if name not in lists["functions"] and name not in words]
+    calls = [name for name in scan.functions if name not in words | NO_CALLS]
+    held += [f"{name}()" for name in calls if name not in lists["functions"]]
     if not lists["dynamic"]:
         held += [f"tostring() of {name}" for name in scan.casts if types.get(name) == "dynamic"]
     excluded = [name for table in tables for name in rules["excluded"].get(table, ()) if name in scan.words]

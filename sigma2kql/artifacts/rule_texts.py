@@ -33,6 +33,11 @@ def without_columns(text: str) -> str:
     return text.replace("{{", "{ {")
 
 
+def without_orders(text: str) -> str:
+    """A description that Defender's correlation does not take for an order (a tag at its very beginning)."""
+    return re.sub(r"^(?:#(?:DONT|INC)_CORR#\s*)+", "", text)
+
+
 def spoken(seconds: int) -> str:
     """`5 minutes`, `1 hour`, `14 days and 1 minute`."""
     parts = []

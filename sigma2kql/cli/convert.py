@@ -28,12 +28,17 @@ from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, diagnostic
 from sigma2kql.model.tree import Compiled
 
 PLAIN = ("kql", "ndjson")
+AUTO = "auto"
 
 
 @click.command("convert")
 @compile_options
 @click.option(
-    "-f", "--format", "form", type=click.Choice((*PLAIN, *FORMATS)), help="Form of the product (default: kql)."
+    "-f",
+    "--format",
+    "form",
+    type=click.Choice((*PLAIN, *FORMATS, AUTO)),
+    help="Form of the product (default: kql); auto: an analytics rule or a custom detection, whichever serves.",
 )
 @click.option(
     "-o",
@@ -42,10 +47,21 @@ PLAIN = ("kql", "ndjson")
     help="A file, or a folder (ends in / or exists): the tree of the input is mirrored, one file a rule.",
 )
 @click.option("--bundle", is_flag=True, help="All rules in one template, where the format allows it.")
+@click.option(
+    "--nrt",
+    type=click.Choice(("documented", "reported")),
+    help="What may run continuously: what Microsoft documents, or what live tenants report (default: documented).",
+)
 @summary_option
 @click.option("--no-header", is_flag=True, help="Queries without the comment lines that name the rule.")
 def command(
-    form: str | None, output: str | None, bundle: bool, no_header: bool, summary_file: str | None, **given: Any
+    form: str | None,
+    output: str | None,
+    bundle: bool,
+    no_header: bool,
+    summary_file: str | None,
+    nrt: str | None,
+    **given: Any,
 ) -> int:
     """Compile Sigma rules and Microsoft's own queries to KQL or to deployable artifacts.
 
@@ -55,7 +71,7 @@ def command(
     config = load_config(given["config"])
     options = make_options(config, given)
     form = form or config.format or "kql"
-    if form not in (*PLAIN, *FORMATS):
+    if form not in (*PLAIN, *FORMATS, AUTO):
         raise click.UsageError(f"unknown format `{form}` in {config.path}")
     if bundle and form in PLAIN:
         raise click.UsageError(f"--bundle is for artifacts, not for {form}")
@@ -63,10 +79,10 @@ def command(
     report = Report(given["diagnostics_format"], given["quiet"], use_color(given["color"]))
     report.show(empty_folders(given["paths"], inputs))
     results = _results(inputs, options, report)
-    if form in FORMATS:
+    if form not in PLAIN:
         from sigma2kql.cli.artifact_files import write_artifacts
 
-        write_artifacts(list(results), form, bundle, output, config, options, report)
+        write_artifacts(list(results), form, bundle, output, config, options, report, nrt)
     elif output is not None and (output.endswith(("/", os.sep)) or Path(output).is_dir()):
         _write_folder(results, form, Folder(Path(output), inputs), not no_header, report)
     elif output is not None:

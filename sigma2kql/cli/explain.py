@@ -9,10 +9,11 @@ from typing import Any, assert_never
 
 import click
 
-from sigma2kql.api import Options, compile_inputs, fault, read_inputs
+from sigma2kql.api import Options, choose_format, compile_inputs, fault, near_real_time, read_inputs
+from sigma2kql.artifacts.settings import Settings, merge, merge_rule
 from sigma2kql.cli.shared_options import load_config, make_options
 from sigma2kql.diagnostics.catalogue import CATALOGUE
-from sigma2kql.diagnostics.diagnostic import did_you_mean
+from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, did_you_mean
 from sigma2kql.diagnostics.render import as_text, printable, render
 from sigma2kql.model.simplify import simplify
 from sigma2kql.model.tree import And, Compiled, Expr, Match, Not, Or, Rule
@@ -33,11 +34,13 @@ def command(what: str, **given: Any) -> int:
     """Explain a diagnostic code, or how a rule was converted: its tree, its table and why, each field, the query."""
     if re.fullmatch(r"[EWIewi][0-9]{3}", what) and not Path(what).exists():
         return _code(what.upper())
-    options = make_options(load_config(given["config"]), given)
+    config = load_config(given["config"])
+    options = make_options(config, given)
+    base = merge(Settings(), config.deploy, config.spans.get("deploy"))
     failed = False
     for number, (_, done) in enumerate(compile_inputs(read_inputs([what]), options)):
         try:
-            text = _rule(done, options)
+            text = _rule(done, options, base)
         except Exception as error:
             done = replace(done, diagnostics=(fault(error, done.document.origin.span),))  # noqa: PLW2901
             text = render(done.diagnostics, "text")
@@ -54,7 +57,7 @@ def _code(code: str) -> int:
     return 0
 
 
-def _rule(done: Compiled, options: Options) -> str:
+def _rule(done: Compiled, options: Options, base: Settings) -> str:
     lines = [f"{printable(done.document.meta.title)} ({printable(done.document.origin.source.path)})"]
     if isinstance(done.document, Rule):
         lines += [
@@ -73,10 +76,22 @@ def _rule(done: Compiled, options: Options) -> str:
         lines += ["", "by source:", *(f"  {source}: {verdict}" for source, verdict in done.verdicts.items())]
         lines += [f"  {printable(text)}" for text in done.caveats]
     if done.kql is not None:
+        lines += ["", "kind of rule:", *(f"  {printable(text)}" for text in _kind(done, options, base))]
         lines += ["", "query:", *(f"  {line}" for line in done.kql.splitlines())]
     if done.diagnostics:
         lines += ["", "diagnostics:", *(f"  {line}" for d in done.diagnostics for line in as_text(d).splitlines())]
     return "\n".join(lines)
+
+
+def _kind(done: Compiled, options: Options, base: Settings) -> list[str]:
+    """What `-f auto` makes of a rule and why, and whether it can run at once."""
+    try:
+        settings = merge_rule(base, done.document.meta.custom, done.document.origin.span)
+        form, _, reason = choose_format(done, settings, options)
+    except Sigma2KqlError as error:
+        return [f"none: {error.diagnostics[0].message}"]
+    kind = "custom detection" if form == "xdr-json" else "analytics rule"
+    return [f"{kind}: {reason}", *near_real_time(done, settings, options)]
 
 
 def _tree(expr: Expr[Any], indent: str) -> list[str]:

@@ -7,14 +7,15 @@ correlations, for queries by hand, and for a folder of Microsoft's own documents
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from sigma2kql.api import Input, Options, compile_inputs, output_columns, read_inputs
-from sigma2kql.artifacts.describe import prepare
+from sigma2kql.api import Input, Options, compile_inputs, output_columns, prepare_artifact, read_inputs
+from sigma2kql.artifacts.kinds import Artifact, Detection
 from sigma2kql.artifacts.query_columns import Output, read_columns
 from sigma2kql.artifacts.settings import Settings
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError
@@ -27,29 +28,61 @@ NATIVE = os.environ.get("SIGMA2KQL_NATIVE", "")
 SAME = {"int": "long"}  # an int and a long serve alike
 
 
-def named(done: Compiled, options: Options, form: str) -> list[tuple[str, str]]:
-    """(entity, column) pairs of the artifact; none where there is no such artifact."""
+def named(artifact: Artifact) -> Iterator[tuple[str, str]]:
+    """(what it is for, column) pairs of an artifact, but for custom details, which take lists too."""
+    for entity in artifact.entities:
+        yield from ((entity.type, column) for _, column in entity.fields)
+    details = getattr(artifact, "details", None)
+    title = artifact.title if isinstance(artifact, Detection) else (details.name if details else "") or ""
+    yield from (("title", column) for column in re.findall(r"\{\{(\w+)\}\}", title))
+
+
+def made(done: Compiled, options: Options, form: str) -> Artifact | None:
+    """The artifact; None where there is none."""
     try:
-        artifact = prepare(done, form, Settings(function=True), output_columns(done, options)).artifact
+        return prepare_artifact(done, form, Settings(function=True), options).artifact
     except Sigma2KqlError:
-        return []
-    return [(entity.type, column) for entity in artifact.entities for _, column in entity.fields]
+        return None
 
 
 def check(results: Iterable[Compiled], options: Options, kusto: KustoLanguage) -> int:
-    """Every column named is returned, every column read is; how many entity mappings there were."""
+    """Every column named is returned, and the query with what was added to it binds; how many names there were."""
     seen = 0
     for done in results:
         if done.kql is None:
             continue
-        returned = kusto.result_columns(done.kql)
-        for form in ("xdr-json",) if options.target == "xdr" else ("sentinel-yaml", "hunting-yaml"):
-            for entity, column in named(done, options, form):
-                assert returned.get(column, "dynamic") != "dynamic", (done.document.meta.title, entity, column)
+        own = {d.message for d in kusto.check(done.kql) if d.severity == "error"}
+        for form in ("xdr-json", "arm"):
+            artifact = made(done, options, form)
+            if artifact is None:
+                continue
+            query = getattr(artifact, "function", None) or artifact.query
+            assert {d.message for d in kusto.check(query) if d.severity == "error"} <= own, query
+            returned = kusto.result_columns(query)
+            for what, column in named(artifact):
+                assert returned.get(column, "dynamic") != "dynamic", (done.document.meta.title, what, column)
                 seen += 1
+            assert {column for _, column in artifact.custom_details} <= returned.keys(), done.document.meta.title
+            if isinstance(artifact, Detection) and own == set():
+                check_required(artifact, done, returned)
         if not options.union:  # a column that our mapping of one table lacks may be renamed by its type in another's
+            returned = kusto.result_columns(done.kql)
             check_output(output_columns(done, options), returned, done.kql, done.query is not None)
     return seen
+
+
+# "Create custom detection rules", Required columns: by hand
+REQUIRED = {"Device": {"Timestamp", "DeviceId", "ReportId"}, "Alert": {"Timestamp"}}
+
+
+def check_required(artifact: Detection, done: Compiled, returned: Mapping[str, str]) -> None:
+    """The columns that Defender asks for are in the result."""
+    table = done.table or ""
+    if load_target("xdr").service and any(table == entry.name for entry in load_target("xdr").entries):
+        wanted = next((columns for start, columns in REQUIRED.items() if table.startswith(start)), None)
+        assert (wanted or {"Timestamp", "ReportId"}) <= returned.keys(), artifact.query
+    elif table:
+        assert {"Timestamp", "TimeGenerated"} & returned.keys(), artifact.query
 
 
 def check_output(read: Output, returned: Mapping[str, str], kql: str, own: bool) -> None:
@@ -123,7 +156,9 @@ def test_columns_of_correlations_are_read_whole(
     returned = kusto.result_columns(done.kql)
     # the binder gives every scan a match_id; the page of the operator: only with `with_match_id`
     assert output_columns(done, options).columns.keys() == returned.keys() - {"match_id"}
-    assert {entity for entity, _ in named(done, options, "sentinel-yaml")} == {"Host"}
+    artifact = made(done, options, "sentinel-yaml")
+    assert artifact is not None
+    assert {entity.type for entity in artifact.entities} == {"Host"}
     check([done], options, kusto)
 
 

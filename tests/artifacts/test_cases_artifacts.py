@@ -14,15 +14,14 @@ import pytest
 import yaml
 from artifact_checks import FORMATS as CHECKED, write
 
-from sigma2kql.api import Compiler, Input, Options, load_input, output_columns
-from sigma2kql.artifacts.describe import prepare
+from sigma2kql.api import Compiler, Input, Options, load_input, prepare_artifact
 from sigma2kql.artifacts.formats import FORMATS
 from sigma2kql.artifacts.settings import Settings, merge, merge_rule
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError
 from sigma2kql.diagnostics.render import as_text
 
 HOME = Path(__file__).resolve().parents[1] / "cases" / "artifacts"
-BLOCK = re.compile(r"^```(\w+) ([\w-]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w+) ([\w -]+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILES = sorted(HOME.glob("*.md"))
 
 
@@ -38,26 +37,32 @@ CASES = [
 ]
 
 
-def rendered(rule: str, settings: Settings, form: str) -> str:
-    """The artifact of the last document, under the warnings that it has; or the errors."""
-    options = Options("xdr" if form.startswith("xdr-") else "sentinel")
+def rendered(rule: str, settings: Settings, block: str) -> str:
+    """The artifact of the last document, or the errors; `FORMAT TARGET` for another target than the format's own,
+    `FORMAT warnings` for what is said of it.
+    """
+    form, _, more = block.partition(" ")
+    target = more if more not in ("", "warnings") else "xdr" if form.startswith("xdr-") else "sentinel"
+    options = Options(target)
     documents = load_input(Input("rule.yml", None, rule.encode()))
     compiler = Compiler(options).knowing(documents)
     done = [compiler.compile(document) for document in documents][-1]
     try:
         settings = merge_rule(settings, done.document.meta.custom, done.document.origin.span)
-        prepared = prepare(done, form, settings, output_columns(done, options))
-        return write([prepared.artifact], form, settings)
+        prepared = prepare_artifact(done, form, settings, options)
     except Sigma2KqlError as error:
         return "\n".join(as_text(problem) for problem in error.diagnostics) + "\n"
+    if more == "warnings":
+        return "\n".join(as_text(problem) for problem in prepared.diagnostics) + "\n"
+    return write([prepared.artifact], form, settings)
 
 
 @pytest.mark.parametrize(("path", "number", "name"), CASES, ids=[f"{path.stem}: {name}" for path, _, name in CASES])
 def test_case(path: Path, number: int, name: str, update: bool) -> None:
     parts = sections(path.read_text(encoding="utf-8"))
     given = {kind: body for _, kind, body in [*BLOCK.findall(parts[0]), *BLOCK.findall(parts[number])]}
-    shown = {kind: body for _, kind, body in BLOCK.findall(parts[number]) if kind in FORMATS}
-    assert given.keys() <= {"rule", "deploy", *FORMATS}
+    shown = {kind: body for _, kind, body in BLOCK.findall(parts[number]) if kind.split()[0] in FORMATS}
+    assert {kind.split()[0] for kind in given} <= {"rule", "deploy", *FORMATS}
     assert shown
     settings = merge(Settings(), yaml.safe_load(given.get("deploy", "{}")))
     found = {form: rendered(given["rule"], settings, form) for form in shown}

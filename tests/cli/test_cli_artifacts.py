@@ -13,6 +13,7 @@ import yaml
 from artifact_checks import FORMATS, convert, parse, problems_of
 from click.testing import CliRunner, Result
 
+from sigma2kql.artifacts.product_tables import facts
 from sigma2kql.cli import group
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError
 
@@ -169,8 +170,9 @@ def test_rules_of_one_title_get_files_of_their_own(home: Path) -> None:
 
 def test_one_id_twice_in_a_bundle_is_refused(home: Path) -> None:
     (home / "rules" / "three.yml").write_text(rule(1, title="Again"), encoding="utf-8")
-    result = call("rules", "-f", "arm", "--bundle", status=2)
-    assert "E711" in str(result.exception) or "two rules" in str(result.exception)
+    result = call("rules", "-f", "arm", "--bundle", status=1)
+    assert "error[E711]" in result.stderr
+    assert len(json.loads(result.stdout)["resources"]) == 2
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -232,7 +234,7 @@ level: high
     # six hours for a result, six to know the bursts before, one run
     assert (found["queryFrequency"], found["queryPeriod"]) == ("PT1H", "PT13H")
     assert found["eventGroupingSettings"] == {"aggregationKind": "AlertPerResult"}
-    assert [e["entityType"] for e in found["entityMappings"]] == ["Host", "Process", "File", "Account"]
+    assert found["entityMappings"][0]["entityType"] == "Host"
 
 
 def test_a_query_over_all_tables_names_columns_that_agree(home: Path) -> None:
@@ -334,3 +336,65 @@ def test_what_a_custom_detection_cannot_watch_is_said(home: Path, shared: Path) 
 def test_another_process_says_the_same(native: Path) -> None:
     first, second = (convert(["rules"], "sentinel-yaml", cwd=native, hash_seed=seed)[1] for seed in ("1", "2"))
     assert first == second
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What a service takes of many rules
+
+
+def told(result: Any) -> list[str]:
+    return sorted(set(re.findall(r"\[([EW]\d+)\]", result.stderr)))
+
+
+@pytest.mark.parametrize("form", ["sentinel-yaml", "arm", "bicep", "terraform"])
+def test_the_second_rule_of_one_id_is_an_error_in_a_folder_too(form: str, home: Path) -> None:
+    (home / "rules" / "again.yml").write_text(rule(1, title="Another"), encoding="utf-8")
+    result = call("rules", "-f", form, "-o", "out/", status=1)
+    assert told(result) == ["E711"]
+    assert len([name for name in files(home / "out") if not name.endswith("sigma2kql.tf")]) == 2
+
+
+@pytest.mark.parametrize("form", ["arm", "bicep"])
+def test_a_bundle_beyond_the_limits_is_split_or_refused(form: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(facts("limits")["template"], "resources", 1)
+    assert "E719" in str(call("rules", "-f", form, "--bundle", status=2).exception.diagnostics)
+    call("rules", "-f", form, "--bundle", "-o", "all/")
+    kind = "json" if form == "arm" else "bicep"
+    assert files(home / "all") == [f"sigma2kql-1.{kind}", f"sigma2kql-2.{kind}", f"sigma2kql.{kind}"]
+    parent = (home / "all" / f"sigma2kql.{kind}").read_text()
+    if form == "arm":
+        links = [row["properties"]["templateLink"]["relativePath"] for row in json.loads(parent)["resources"]]
+        assert links == ["sigma2kql-1.json", "sigma2kql-2.json"]
+        assert [len(json.loads((home / "all" / name).read_text())["resources"]) for name in links] == [1, 1]
+    else:
+        parse("bicep", parent)
+        assert "module part2 'sigma2kql-2.bicep'" in parent
+
+
+def test_more_rules_than_a_workspace_runs_are_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(facts("limits")["workspace"], "scheduled", 1)
+    assert told(call("rules", "-f", "arm", "--bundle")) == ["W771"]
+
+
+def test_custom_detections_of_one_name_are_told_apart(home: Path) -> None:
+    (home / "rules" / "again.yml").write_text(rule(5, title="Rule 1"), encoding="utf-8")
+    result = call("rules", "-f", "xdr-json", "-t", "xdr", "-o", "out/")
+    assert "W772" in told(result)
+    bodies = [json.loads((home / "out" / name).read_text()) for name in files(home / "out")]
+    assert len({body["displayName"] for body in bodies}) == 3
+    assert len({body["detectionAction"]["alertTemplate"]["title"] for body in bodies}) == 3
+
+
+def test_a_rule_of_sentinel_over_defenders_tables_says_what_it_needs(home: Path) -> None:
+    result = call("rules", "-f", "arm", "-t", "xdr", "--bundle")
+    assert told(result) == ["W770"]
+    assert "DeviceProcessEvents" in result.stderr
+    assert "stream" in result.stderr
+
+
+def test_auto_writes_a_folder_of_each_kind(home: Path) -> None:
+    assert "-o DIR/" in str(call("rules", "-f", "auto", status=2).exception)
+    call("rules", "-f", "auto", "-t", "xdr", "-o", "out/")
+    assert all(name.endswith(".json") for name in files(home / "out"))
+    body = json.loads((home / "out" / files(home / "out")[0]).read_text())
+    assert body["@odata.type"] == "#microsoft.graph.security.detectionRule"

@@ -211,7 +211,7 @@ def test_a_custom_detection_of_the_old_form_becomes_one_of_the_current(home: Pat
     assert template["tactics"] == [
         {"tactic": "Execution", "techniques": [{"technique": "T1059", "subTechniques": ["T1059.001"]}]}
     ]
-    assert template["entityMappings"] == {"hosts": [{"id": "hosts1", "deviceIdColumn": "DeviceId"}]}
+    assert template["entityMappings"] == {"hosts": [{"deviceIdColumn": "DeviceId"}]}
     assert template["recommendedActions"] == "Look"
     assert "automated actions are left out" in result.stderr  # nothing goes silently
     document = yaml.safe_load(call("old.yaml", "-f", "sentinel-yaml").stdout)
@@ -242,11 +242,11 @@ def test_a_custom_detection_over_a_table_of_sentinel_is_kept_as_it_says(home: Pa
     (home / "x.yaml").write_text(user[:start] + query.format("TimeGenerated") + user[end:], encoding="utf-8")
     body = json.loads(call("x.yaml", "-f", "xdr-json", "-t", "xdr").stdout)
     assert body["detectionAction"]["alertTemplate"]["entityMappings"] == {
-        "accounts": [{"id": "accounts1", "aadUserIdColumn": "AccountObjectId"}]
+        "accounts": [{"aadUserIdColumn": "AccountObjectId"}]
     }
     (home / "x.yaml").write_text(user[:start] + query.format("Location") + user[end:], encoding="utf-8")
     result = call("x.yaml", "-f", "xdr-json", "-t", "xdr", status=1)
-    assert "error[E708]: a custom detection must return Timestamp" in result.stderr
+    assert "error[E708]: a custom detection must return TimeGenerated" in result.stderr
 
 
 # --------------------------------------------------------------------------------------------------------------------
