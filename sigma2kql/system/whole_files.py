@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,6 +45,8 @@ def _state(path: Path) -> os.stat_result | None:
 
 
 def _replace(path: Path, data: bytes | memoryview, mode: int | None) -> None:
+    import tempfile  # costs a tenth of a short run that writes no file
+
     file, name = tempfile.mkstemp(prefix=".sigma2kql-", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(file, "wb") as out:

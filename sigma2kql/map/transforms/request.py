@@ -35,7 +35,6 @@ from sigma2kql.model.tree import (
     Test,
     Text,
 )
-from sigma2kql.regex import search, translate
 
 ALWAYS: Expr[Column] = And(())
 NEVER: Expr[Column] = Or(())
@@ -151,6 +150,8 @@ def text_holds(test: Test[Any], text: str) -> bool:
         case Number() | Exists():
             return isinstance(test, Exists) or literal(test) == text
         case Regex(pattern, flags):
+            from sigma2kql.regex import search, translate  # most rules need it for nothing
+
             return search(translate(pattern, flags), text)
         case Cidr() | Bool() | Null() | SameAs() | DatePart():
             return False
