@@ -25,8 +25,8 @@ Code = Literal[
     "E715", "E716", "E717", "E718", "E719", "E750", "E751", "E752", "E753", "E754", "E755", "E756", "E757", "E758",
     "E801", "E802", "E803", "E804", "E805", "E806", "E821", "E822", "E830", "E831", "E899",
     "W101",
-    "W201", "W202", "W203", "W204", "W205", "W206", "W210", "W211", "W212", "W213", "W214", "W215", "W240", "W241",
-    "W242", "W243", "W244", "W245",
+    "W201", "W202", "W203", "W204", "W205", "W206", "W207", "W210", "W211", "W212", "W213", "W214", "W215", "W240",
+    "W241", "W242", "W243", "W244", "W245",
     "W301", "W302",
     "W401", "W402", "W403", "W404", "W405", "W406", "W407", "W408", "W409", "W410", "W411", "W412", "W420", "W421",
     "W501",
@@ -377,6 +377,12 @@ CATALOGUE: dict[Code, Entry] = {
         "Use a value that the hint names.",
     ),
     "W206": Entry("warning", "metadata that should be a list", "Other tools refuse it.", "Write it as a list."),
+    "W207": Entry(
+        "warning",
+        "a key at the top that looks misspelt or misplaced",
+        "The specification allows keys of one's own; one that resembles a key of its own is nearly always a slip.",
+        "Correct it, or move it to where it belongs.",
+    ),
     "W210": Entry(
         "warning",
         "`all` with a single value",

@@ -28,6 +28,12 @@ _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _TAG = re.compile(r"[^\s.]+\.\S+")
 _DATE = re.compile(r"(\d{4})([-/])(\d{1,2})\2(\d{1,2})")
 
+# Keys of other places: at the top they say nothing.
+_ELSEWHERE = {
+    "condition": "it belongs under `detection`",
+    "timeframe": "only a correlation looks at a span of time: `timespan` under `correlation`",
+    "timespan": "it belongs under `correlation`",
+}
 _STRUCTURE = frozenset({"logsource", "detection", "correlation", "filter", "action", "taxonomy", "generate"})
 
 
@@ -67,10 +73,19 @@ class MetadataReader:
                     values[intern(key)] = value  # a call compares names that are not interned letter by letter
             elif key not in _STRUCTURE:
                 custom[key] = plain(node)
+                self._named(key)
         if "title" not in values:
             start = self.document.start
             self.warn("W201", "the document has no title", Span(self.source, start, start + 1))
         return Metadata(custom=custom, **values)
+
+    def _named(self, key: str) -> None:
+        """A key that the specification does not have is the author's own, unless it looks like one that it has."""
+        at = span(self.source, self.document.key(key))
+        if key in _ELSEWHERE:
+            self.warn("W207", f"`{key}` has no effect here", at, _ELSEWHERE[key])
+        elif hint := did_you_mean(key, (*_READERS, *_STRUCTURE, *_ELSEWHERE)):
+            self.warn("W207", f"unknown key `{key}`", at, hint)
 
     def warn(self, code: Code, message: str, at: Span, hint: str = "") -> None:
         self.problems.append(diagnostic(code, message, at, hint))

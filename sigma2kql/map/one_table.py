@@ -29,7 +29,7 @@ from sigma2kql.map.transforms import (
     reason,
     text_holds,
 )
-from sigma2kql.map.transforms.column_types import as_markup, typed
+from sigma2kql.map.transforms.column_types import SIXTEEN_BITS, as_markup, beyond, typed
 from sigma2kql.model.literals import decimal_text, identifier
 from sigma2kql.model.simplify import all_of, any_of, leaves, negated, simplify
 from sigma2kql.model.text_shapes import join_parts
@@ -345,6 +345,8 @@ class Mapper:
         if standing is None:
             return self._keyword(leaf)
         columns, field, test = standing.texts, standing.field, leaf.test
+        if isinstance(test, Number) and leaf.subject.name in SIXTEEN_BITS and (why := beyond(test)):
+            return self.notes.impossible(f"`{leaf.subject.name}` {why}", leaf.span)
         if field.exactness != "exact":
             self._lose(leaf, field, turned)
         if columns and isinstance(test, Text) and test.parts not in _EMPTINESS:

@@ -32,6 +32,32 @@ from sigma2kql.model.tree import (
     Text,
 )
 
+# Kusto's whole numbers, in bits (Microsoft Learn, "Scalar data types")
+_WHOLE = {"int": 32, "long": 64}
+
+
+def _misfit(op: str, value: int | float, kind: str) -> str:
+    """Why no whole number of this type can pass the test; empty where one can."""
+    most = 2 ** (_WHOLE[kind] - 1)
+    if op == "==" and not float(value).is_integer():
+        return f"`{decimal_text(value)}` is no whole number, and the column holds nothing else"
+    least, top = -most, most - 1
+    outside = {"==": not least <= value <= top, "<": value <= least, "<=": value < least}
+    outside |= {">": value >= top, ">=": value > top}
+    return f"`{decimal_text(value)}` is beyond what the column can hold ({kind})" if outside[op] else ""
+
+
+# Fields of unsigned numbers of 16 bits: EVENT_DESCRIPTOR.Id (Microsoft Learn, evntprov.h), ports (RFC 768)
+SIXTEEN_BITS = frozenset({"EventID", "DestinationPort", "SourcePort", "dst_port", "src_port"})
+
+
+def beyond(test: Number) -> str:
+    """Why no number of 16 bits can pass the test; empty where one can."""
+    value, most = test.value, 2**16 - 1
+    outside = {"==": not 0 <= value <= most, "<": value <= 0, "<=": value < 0, ">": value >= most, ">=": value > most}
+    shown = f"{test.op} {decimal_text(value)}" if test.op != "==" else decimal_text(value)
+    return f"is a number from 0 to {most}, and never {shown}" if outside[test.op] else ""
+
 
 def is_plain_text(field: FieldMap) -> bool:
     """Whether the field is text columns, and texts stand in them as they are."""
@@ -57,11 +83,13 @@ def typed(leaf: Match[Column], notes: Notes) -> Expr[Column]:
                 texts.append(f"{int(value)}.0")  # as a real of JSON is written
             found = [Match(column, Text((text,)), leaf.span) for text in texts]
             return found[0] if len(found) == 1 else Or(tuple(found))
+        case Number(op, value) if column.type in _WHOLE and (why := _misfit(op, value, column.type)):
+            return notes.impossible(why, leaf.span)
         case Text((str(text),)) if column.type in ("int", "long", "real", "decimal"):
             number = _number(text)
             if number is None:
                 return notes.impossible(f"`{text}` is no number, and the column holds numbers", leaf.span)
-            return Match(column, Number("==", number), leaf.span)
+            return typed(Match(column, Number("==", number), leaf.span), notes)
         case Text((str(text),)) if column.type == "bool":
             if text.lower() not in ("true", "false"):
                 return notes.impossible(
