@@ -269,11 +269,17 @@ def _make(work: Work, found: list[Found], given: dict[str, Any]) -> tuple[Change
     for change in plan:
         if change.action == "foreign":
             assert change.found is not None
-            whose = f"is marked as {change.found.owner}'s" if change.found.owner else "has no mark of sigma2kql"
+            whose = _whose(change.found)
             message = f"{change.collection}/{change.name} ({change.found.title}) is there already and {whose}"
             span = change.wanted.span if change.wanted else None
             work.fail(diagnostic("E755", message, span, "--adopt takes it over"))
     return plan
+
+
+def _whose(found: Found) -> str:
+    if found.owner is None:
+        return "has no mark of sigma2kql"
+    return f"is a copy of {found.marked}" if found.copied else f"is marked as {found.owner}'s"
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -378,6 +384,15 @@ def _counts(plan: Iterable[Change]) -> dict[str, int]:
     return {action: counts[action] for action in ("create", "update", "delete", "unchanged", "orphan", "foreign")}
 
 
+def _stay(plan: Iterable[Change]) -> str:
+    """What becomes of the orphans."""
+    nameless = sum(
+        change.action == "orphan" and change.found is not None and not change.found.marked for change in plan
+    )
+    stay = f"{nameless} with a mark that names no id may be copies: delete by hand" if nameless else ""
+    return "--prune deletes them" + (f", but {stay}" if stay else "")
+
+
 def _summarise(plan: tuple[Change, ...], goal: Goal, report: Report) -> None:
     if report.quiet:
         return
@@ -386,7 +401,7 @@ def _summarise(plan: tuple[Change, ...], goal: Goal, report: Report) -> None:
     text = f"{where}: {counts['create']} to create, {counts['update']} to change, {counts['delete']} to delete, "
     text += f"{counts['unchanged']} unchanged"
     if counts["orphan"]:
-        text += f"; {counts['orphan']} of this owner's are no longer among the rules (--prune deletes them)"
+        text += f"; {counts['orphan']} of this owner's are no longer among the rules ({_stay(plan)})"
     if counts["foreign"]:
         text += f"; {counts['foreign']} not this owner's, left alone"
     click.echo(text, err=True)

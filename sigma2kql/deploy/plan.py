@@ -50,8 +50,9 @@ class Difference:
 class Change:
     """What a plan does with one resource.
 
-    `orphan`: it is this owner's, no longer among the rules, and stays because pruning was not asked for; `foreign`: a
-    rule wants its name, but it carries no marker of this owner.
+    `orphan`: it carries this owner's marker, is no longer among the rules, and stays: pruning was not asked for, or the
+    marker does not say which resource it was written on; `foreign`: a rule wants its name, but it carries no marker of
+    this owner, or that of another rule (it is a copy).
     """
 
     action: Action
@@ -68,14 +69,20 @@ def make_plan(
 ) -> tuple[Change, ...]:
     """One change a resource: those wanted in their order, then the owner's others: rules before searches, by name.
 
-    `prune`: delete the owner's resources that are not wanted; `adopt`: take over what carries no marker, or another's.
+    `prune`: delete the owner's resources that are not wanted; `adopt`: take over what carries no marker, another's, or
+    that of the rule that it was copied from.
     """
     there = {_key(one): one for one in found}
     changes = [_change(one, there.pop(_key(one), None), owner, adopt) for one in wanted]
-    rest = [one for one in there.values() if one.owner == owner]
+    rest = [one for one in there.values() if one.owner == owner and not one.copied]
     rest.sort(key=lambda one: (one.collection == "savedSearches", one.name))
-    action: Action = "delete" if prune else "orphan"
-    return (*changes, *(Change(action, one.collection, one.name, one.title, None, one) for one in rest))
+    return (*changes, *(_left_over(one, prune) for one in rest))
+
+
+def _left_over(one: Found, prune: bool) -> Change:
+    """A marker without a name (of an older version) may have been copied: enough to report, not to delete."""
+    action: Action = "delete" if prune and one.marked is not None else "orphan"
+    return Change(action, one.collection, one.name, one.title, None, one)
 
 
 def _key(one: Wanted | Found) -> tuple[str, str]:
@@ -85,7 +92,7 @@ def _key(one: Wanted | Found) -> tuple[str, str]:
 def _change(wanted: Wanted, found: Found | None, owner: str, adopt: bool) -> Change:
     if found is None:
         return Change("create", wanted.collection, wanted.name, wanted.title, wanted)
-    if found.owner != owner and not adopt:
+    if (found.owner != owner or found.copied) and not adopt:
         return Change("foreign", wanted.collection, wanted.name, wanted.title, wanted, found)
     differences = tuple(compare(wanted, found))
     action: Action = "update" if differences else "unchanged"

@@ -1,7 +1,8 @@
 """What is to be deployed and what is there, as the APIs name and hold it; and whose it is.
 
 Place in the flow: the first half of a plan. Invariant: everything wanted carries its owner's marker in a place that the
-service keeps: the last line of a rule's description, a tag of a saved search.
+service keeps: the last line of a rule's description, a tag of a saved search; and the marker names the resource that
+it was written on, for a portal's "duplicate" copies the text: a copy is its maker's, not ours.
 
 Analytics rules have no tags, and their other free texts reach alerts or link a gallery template; the description is
 what portals show and every API returns. The name of the resource alone would not do: rules that were deployed from
@@ -27,7 +28,7 @@ DEFAULT_OWNER = "default"
 OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TAG = "sigma2kql"  # of a saved search; its value is the owner
 DESCRIPTION, ALERT_DESCRIPTION = 5000, 600  # characters of a rule's and of a custom detection's description
-_MARK = re.compile(rf"(?:^|\n)Deployed by sigma2kql \(owner: ({OWNER.pattern})\)\s*\Z")
+_MARK = re.compile(rf"(?:^|\n)Deployed by sigma2kql \(owner: ({OWNER.pattern})(?:, id: ([^\s()]+))?\)\s*\Z")
 
 
 @frozen
@@ -43,7 +44,10 @@ class Wanted:
 
 @frozen
 class Found:
-    """One resource that is there: its body as the API gave it, and the owner that its marker names."""
+    """One resource that is there: its body as the API gave it, and what its marker says.
+
+    `owner`: whose mark it is; `marked`: the resource that the mark was written on, None where it names none.
+    """
 
     collection: Collection
     name: str
@@ -51,6 +55,12 @@ class Found:
     body: Mapping[str, Any]
     etag: str | None = None
     owner: str | None = None
+    marked: str | None = None
+
+    @property
+    def copied(self) -> bool:
+        """Somebody's copy of a rule of ours, its text and mark included."""
+        return self.marked is not None and self.marked.lower() != self.name.lower()  # names have no case
 
 
 def make_wanted(
@@ -64,7 +74,7 @@ def make_wanted(
     if isinstance(artifact, Detection):
         body = detection_body(artifact)
         template = body["detectionAction"]["alertTemplate"]
-        template["description"] = _marked(template["description"], owner, ALERT_DESCRIPTION)
+        template["description"] = _marked(template["description"], owner, artifact.id, ALERT_DESCRIPTION)
         return [Wanted("detectionRules", artifact.id, artifact.name, body, span)]
     return [_resource(row, owner, span) for row in resources(artifact, settings)]
 
@@ -73,14 +83,14 @@ def _resource(row: Resource, owner: str, span: Span | None) -> Wanted:
     properties = dict(row.properties)
     title = str(properties["displayName"])
     if row.kind:
-        properties["description"] = _marked(properties["description"], owner, DESCRIPTION)
+        properties["description"] = _marked(properties["description"], owner, row.name, DESCRIPTION)
         return Wanted("alertRules", row.name, title, {"kind": row.kind, "properties": properties}, span)
-    properties["tags"] = [*properties.get("tags", ()), {"name": TAG, "value": owner}]
+    properties["tags"] = [*properties.get("tags", ()), {"name": TAG, "value": f"{owner}/{row.name}"}]
     return Wanted("savedSearches", row.name, title, {"properties": properties}, span)
 
 
-def _marked(description: str, owner: str, most: int) -> str:
-    mark = f"\n\nDeployed by sigma2kql (owner: {owner})"
+def _marked(description: str, owner: str, name: str, most: int) -> str:
+    mark = f"\n\nDeployed by sigma2kql (owner: {owner}, id: {name})"
     return cut(description, most - len(mark)) + mark
 
 
@@ -90,26 +100,29 @@ def found(collection: Collection, item: Mapping[str, Any]) -> Found:
     if collection == "detectionRules":
         name = str(item.get("id") or "")
         template = _map(_map(item.get("detectionAction")).get("alertTemplate"))
-        return Found(collection, name, str(item.get("displayName") or ""), item, None, _owner(template))
+        return Found(collection, name, str(item.get("displayName") or ""), item, None, *_mark(template))
     properties = {key[:1].lower() + key[1:]: value for key, value in _map(item.get("properties")).items()}
     etag = item.get("etag") or item.get("eTag")
-    owner = _owner(properties) if collection == "alertRules" else _tagged(properties.get("tags"))
+    mark = _mark(properties) if collection == "alertRules" else _tagged(properties.get("tags"))
     body = {"kind": item.get("kind"), "properties": properties}
     title = str(properties.get("displayName") or "")
-    return Found(collection, name, title, body, etag if isinstance(etag, str) else None, owner)
+    return Found(collection, name, title, body, etag if isinstance(etag, str) else None, *mark)
 
 
-def _owner(described: Mapping[str, Any]) -> str | None:
+def _mark(described: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Owner and name that a description's mark gives."""
     mark = _MARK.search(str(described.get("description") or ""))
-    return mark[1] if mark else None
+    return (mark[1], mark[2]) if mark else (None, None)
 
 
-def _tagged(tags: object) -> str | None:
+def _tagged(tags: object) -> tuple[str | None, str | None]:
+    """Owner and name that the tag of a saved search gives."""
     for tag in tags if isinstance(tags, list) else ():
         lowered = {str(key).lower(): value for key, value in _map(tag).items()}
         if lowered.get("name") == TAG:
-            return str(lowered.get("value"))
-    return None
+            owner, _, name = str(lowered.get("value")).partition("/")
+            return owner, name or None
+    return None, None
 
 
 def _map(value: object) -> Mapping[str, Any]:

@@ -1166,7 +1166,7 @@ CATALOGUE: dict[Code, Entry] = {
     "E755": Entry(
         "error",
         "a rule of this id is there and not this owner's",
-        "Rules from the portal, other tools or another --owner are never overwritten unasked.",
+        "Rules from the portal (copies of ours too), other tools or another --owner are never overwritten unasked.",
         "Give the rule another id, or take the one that is there over with --adopt.",
     ),
     "E756": Entry(

@@ -423,8 +423,8 @@ def test_foreign_rules_stay_untouched(mock: Mock, run: Callable[..., Ran], tmp_p
     assert "is marked as others's" in ran.err
     adopted = run("apply", "--yes", "--adopt", "rules")
     assert adopted.status == 0
-    assert mock.rules[IDS[1]]["properties"]["description"].endswith("Deployed by sigma2kql (owner: default)")
-    assert mock.rules[IDS[2]]["properties"]["description"].endswith("Deployed by sigma2kql (owner: default)")
+    assert mock.rules[IDS[1]]["properties"]["description"].endswith(f"(owner: default, id: {IDS[1]})")
+    assert mock.rules[IDS[2]]["properties"]["description"].endswith(f"(owner: default, id: {IDS[2]})")
 
 
 def test_only_prune_deletes_and_only_what_is_owned(mock: Mock, run: Callable[..., Ran], tmp_path: Path) -> None:
@@ -443,6 +443,60 @@ def test_only_prune_deletes_and_only_what_is_owned(mock: Mock, run: Callable[...
     assert ran.status == 0
     assert sorted(mock.rules) == [IDS[0], IDS[2], IDS[5]]
     assert mock.writes()[-2:] == [("DELETE", IDS[1]), ("DELETE", IDS[3])]
+
+
+def test_a_copy_of_a_rule_is_its_makers(mock: Mock, run: Callable[..., Ran], tmp_path: Path) -> None:
+    """The portal's "duplicate" keeps the description, our mark in it, and gives another id."""
+    for number in range(2):
+        write(tmp_path / "rules", number)
+    run("apply", "--yes", "rules")
+    for name in (IDS[8], IDS[9].upper()):
+        copied = copy.deepcopy(mock.rules[IDS[0]])
+        copied["properties"] |= {"displayName": "Rule 0 - copy", "severity": "Low"}
+        mock.rules[name.lower()] = copied | {"id": f"x/alertRules/{name}", "name": name}
+    before = copy.deepcopy({name: mock.rules[name] for name in IDS[8:10]})
+    (tmp_path / "rules" / "rule0.yml").unlink()  # nor is a copy deleted with its original
+    write(tmp_path / "rules", 1, level="low")
+    write(tmp_path / "rules", 9)  # nor overwritten, if a rule wants its id
+    planned = run("plan", "--prune", "rules", "-f", "json")
+    assert changes(planned) == {IDS[1]: "update", IDS[9]: "foreign", IDS[0]: "delete"}
+    ran = run("apply", "--yes", "--prune", "rules")
+    assert f"error[E755]: alertRules/{IDS[9]} (Rule 0 - copy) is there already and is a copy of {IDS[0]}" in ran.err
+    assert (ran.status, sorted(mock.rules)) == (1, [IDS[1], *IDS[8:10]])
+    assert {name: mock.rules[name] for name in IDS[8:10]} == before
+    assert run("apply", "--yes", "--adopt", "rules").status == 0
+    assert mock.rules[IDS[9]]["properties"]["description"].endswith(f"(owner: default, id: {IDS[9]})")
+
+
+def test_a_mark_without_an_id_is_changed_but_not_pruned(mock: Mock, run: Callable[..., Ran], tmp_path: Path) -> None:
+    """As earlier versions wrote it: it may be a copy, so it is not deleted; its own rule is still kept up to date."""
+    for number in range(2):
+        write(tmp_path / "rules", number)
+    run("apply", "--yes", "rules")
+    for rule in mock.rules.values():
+        rule["properties"]["description"] = re.sub(r", id: \S+\)$", ")", rule["properties"]["description"])
+    (tmp_path / "rules" / "rule1.yml").unlink()
+    ran = run("apply", "--yes", "--prune", "rules")
+    assert (ran.status, sorted(mock.rules)) == (0, IDS[:2]), ran.err
+    assert mock.writes()[2:] == [("PUT", IDS[0])]
+    assert "but 1 with a mark that names no id may be copies: delete by hand" in ran.err
+    assert changes(run("plan", "rules", "-f", "json")) == {IDS[0]: "unchanged", IDS[1]: "orphan"}
+
+
+def test_copies_of_searches_and_detections_stay(mock: Mock, run: Callable[..., Ran], tmp_path: Path) -> None:
+    hunt = Hunt(IDS[3], "A hunt", "d", "SecurityEvent\n", ("Execution",), ("T1059",))
+    with sentinel(mock) as service:
+        list(deploy.apply(deploy.make_plan(deploy.make_wanted(hunt, Settings()), [], "default"), service))
+        mock.searches["copy"] = {**copy.deepcopy(mock.searches[IDS[3]]), "name": "copy", "id": "x/savedSearches/copy"}
+        list(deploy.apply(deploy.make_plan([], service.read(), "default", prune=True), service))
+    assert list(mock.searches) == ["copy"]
+    for number in range(2):
+        write(tmp_path / "rules", number)
+    run("apply", "--yes", "rules", target=XDR)
+    mock.detections["copy"] = {**copy.deepcopy(mock.detections[f"sigma-{IDS[0]}"]), "id": "copy"}
+    (tmp_path / "rules" / "rule0.yml").unlink()
+    assert run("apply", "--yes", "--prune", "rules", target=XDR).status == 0
+    assert sorted(mock.detections) == ["copy", f"sigma-{IDS[1]}"]
 
 
 @pytest.mark.parametrize("failing", [True, False])
@@ -570,7 +624,8 @@ def test_long_descriptions_keep_their_mark() -> None:
         (wanted,) = deploy.make_wanted(alert(description="d" * length), Settings(), "team-a")
         description = wanted.body["properties"]["description"]
         assert len(description) <= 5000
-        assert found("alertRules", {"name": "x", **wanted.body}).owner == "team-a"
+        there = found("alertRules", {"name": wanted.name, **wanted.body})
+        assert (there.owner, there.marked, there.copied) == ("team-a", wanted.name, False)
 
 
 # --------------------------------------------------------------------------------------------------------------------
