@@ -71,6 +71,7 @@ class Work:
     wanted: list[Wanted]
     report: Report
     failures: int = 0  # of the deployment, beside the rules that failed
+    empty: int = 0  # folders that were named and hold no rule: not checked out, or not mounted
 
     def fail(self, problem: Diagnostic) -> None:
         self.failures += 1
@@ -205,7 +206,9 @@ def _start(given: dict[str, Any], form: str) -> tuple[Goal, Work]:
         goal.connect()  # a wrong destination is told before the work
     inputs = list(read_inputs(given["paths"], standard_input(given["paths"])))
     work = Work([], Report(given["diagnostics_format"], given["quiet"], use_color(given["color"])))
-    work.report.show(empty_folders(given["paths"], inputs))
+    empty = empty_folders(given["paths"], inputs)
+    work.report.show(empty)
+    work.empty = len(empty)
     base = merge(Settings(), config.deploy, config.spans.get("deploy"))
     name = "xdr-json" if goal.defender else "bicep"  # the format that has a place for rules, hunts and functions
     seen: dict[tuple[str, str], str] = {}
@@ -260,11 +263,10 @@ def _once(made: Iterable[Wanted], seen: dict[tuple[str, str], str]) -> None:
 
 def _make(work: Work, found: list[Found], given: dict[str, Any]) -> tuple[Change, ...]:
     """The plan; pruning is off where not every rule is known, for then the missing ones would be deleted."""
-    prune = given["prune"]
-    if prune and (work.report.failed or not work.wanted):
-        why = f"{work.report.failed} of the rules failed" if work.report.failed else "none of the PATHs gives a rule"
-        work.fail(diagnostic("E757", f"nothing is deleted: {why}"))
-        prune = False
+    incomplete = _incomplete(work) if given["prune"] else ""
+    if incomplete:
+        work.fail(diagnostic("E757", f"nothing is deleted: {incomplete}"))
+    prune = given["prune"] and not incomplete
     plan = deploy.make_plan(work.wanted, found, given["owner"], prune=prune, adopt=given["adopt"])
     for change in plan:
         if change.action == "foreign":
@@ -274,6 +276,15 @@ def _make(work: Work, found: list[Found], given: dict[str, Any]) -> tuple[Change
             span = change.wanted.span if change.wanted else None
             work.fail(diagnostic("E755", message, span, "--adopt takes it over"))
     return plan
+
+
+def _incomplete(work: Work) -> str:
+    """Why rules may be missing from what is wanted though they are still meant to run; empty where none are."""
+    if work.report.failed:
+        return f"{work.report.failed} of the rules failed"
+    if not work.wanted:
+        return "none of the PATHs gives a rule"
+    return f"{work.empty} of the folders named hold no rule" if work.empty else ""
 
 
 def _whose(found: Found) -> str:

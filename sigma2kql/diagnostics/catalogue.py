@@ -1178,8 +1178,9 @@ CATALOGUE: dict[Code, Entry] = {
     "E757": Entry(
         "error",
         "nothing was deleted",
-        "A rule that fails to convert is missing from what is wanted; pruning would delete it where it runs.",
-        "Mend the failing rules, then prune.",
+        "A rule that fails to convert, or is in a folder that is unread or empty, is missing from what is wanted; "
+        "pruning would delete it where it runs.",
+        "Mend the failing rules (name only folders that hold rules), then prune.",
     ),
     "E758": Entry(
         "error",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import sys
 import threading
@@ -514,6 +515,54 @@ def test_nothing_is_pruned_where_rules_are_missing_for_another_reason(
     assert ran.status == 1
     assert "error[E757]: nothing is deleted" in ran.err
     assert len(mock.rules) == 3
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and rights are made otherwise on Windows")
+@pytest.mark.parametrize("how", ["unlisted", "linked folder", "linked file", "empty", "pipe", "not text"])
+def test_apply_prunes_nothing_on_an_incomplete_reading(
+    mock: Mock, run: Callable[..., Ran], tmp_path: Path, how: str
+) -> None:
+    """The rule is meant to run and is not read: it stays where it runs, and the others are still brought up to date."""
+    if how == "unlisted" and os.geteuid() == 0:
+        pytest.skip("root may list every folder")
+    write(tmp_path / "rules", 0)
+    inner = tmp_path / "rules" / "inner"
+    hidden = write(inner, 1)
+    assert run("apply", "--yes", "rules").status == 0
+    away = tmp_path / "away"
+    match how:
+        case "unlisted":
+            inner.chmod(0)
+        case "linked folder":
+            inner.rename(away)
+            inner.symlink_to(away, target_is_directory=True)
+        case "linked file":
+            hidden.unlink()
+            hidden.symlink_to("/dev/zero")
+        case "empty":
+            hidden.unlink()
+        case "pipe":
+            hidden.unlink()
+            os.mkfifo(hidden)
+        case _:
+            hidden.write_bytes(b"\xff\xfe\xff")
+    write(tmp_path / "rules", 0, level="low")
+    try:
+        ran = run("apply", "--yes", "--prune", "rules", *(["rules/inner"] if how == "empty" else []))
+    finally:
+        inner.chmod(0o755)
+    assert (ran.status, sorted(mock.rules)) == (1, IDS[:2]), ran.err
+    assert "error[E757]: nothing is deleted" in ran.err
+    assert mock.writes()[2:] == [("PUT", IDS[0])]
+
+
+def test_a_suffix_in_capitals_is_not_pruned(mock: Mock, run: Callable[..., Ran], tmp_path: Path) -> None:
+    paths = [write(tmp_path / "rules", number) for number in range(3)]
+    run("apply", "--yes", "rules")
+    paths[1].rename(paths[1].with_suffix(".YML"))
+    paths[2].rename(paths[2].with_suffix(".Yaml"))
+    ran = run("apply", "--yes", "--prune", "rules")
+    assert (ran.status, len(mock.rules), len(mock.writes())) == (0, 3, 3), ran.err
 
 
 def test_a_partial_failure_is_told_rule_by_rule(mock: Mock, run: Callable[..., Ran], tmp_path: Path) -> None:
