@@ -63,9 +63,9 @@ def take_the_wrong_column(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         standing,
         "find_field",
-        lambda table, serve, name: sound(table, serve, "ParentImage" if name == "Image" else name),
+        lambda table, serve, name, *more: sound(table, serve, "ParentImage" if name == "Image" else name, *more),
     )
-    patch.setattr(api, "_target", api._target.__wrapped__)  # a target remembers what was found in its tables
+    patch.setattr(api, "_loaded", api._loaded.__wrapped__)  # a target remembers what was found in its tables
 
 
 def compare_with_case(patch: pytest.MonkeyPatch) -> None:

@@ -171,7 +171,9 @@ def _rendered(r: _Ready, report: Report) -> list[Piece]:
         return [render(r.artifact, r.form, r.settings)]
     except Sigma2KqlError as error:
         report.fail(r.done, error.diagnostics)
-        return []
+    except Exception as error:
+        report.fail(r.done, [fault(error, r.done.document.origin.span)])
+    return []
 
 
 def _together(pieces: Sequence[Piece], form: str) -> str:

@@ -64,7 +64,8 @@ def value_of(mapped: Mapped, name: str, asked: Ids = None) -> Value | str:
     assert mapped.serve is not None
     found = find_field(mapped.table, mapped.serve, name, asked)
     if isinstance(found, str) or found.never:
-        kind = mapped.table.columns.get(name)  # a table's own column is a name for itself
+        # a table's own column is a name for itself, unless it stands for an element that other events of the log have
+        kind = None if _of_other_events(mapped, name, asked) else mapped.table.columns.get(name)
         if kind is None:
             return found if isinstance(found, str) else found.never
         found = FieldMap((Column(identifier(name), kind, (name,)),))
@@ -72,6 +73,13 @@ def value_of(mapped: Mapped, name: str, asked: Ids = None) -> Value | str:
     if text is None:
         return "its value is spread over several columns"
     return Value(text, _form(found, name), found.empty)
+
+
+def _of_other_events(mapped: Mapped, name: str, asked: Ids) -> bool:
+    """Whether the field is one of the log's, though not of the events that the rule selects."""
+    assert mapped.serve is not None
+    found = find_field(mapped.table, mapped.serve, name) if asked else ""
+    return isinstance(found, FieldMap) and not found.never
 
 
 def _form(field: FieldMap, name: str) -> str:

@@ -92,7 +92,8 @@ def find_field(table: Table, serve: Serve, name: str, asked: Ids = None) -> Fiel
     if name in serve.absent:
         return serve.absent[name]
     if serve.elements is not None and (never := lacking(serve.elements, name, asked)) is not None:
-        return _native(table, name) or never
+        of_other_events = asked is not None and lacking(serve.elements, name, None) is None
+        return never if of_other_events else _native(table, name) or never
     if name in table.fields:
         return table.fields[name]
     if name in table.absent:

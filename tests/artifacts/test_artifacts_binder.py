@@ -158,7 +158,7 @@ def test_columns_of_correlations_are_read_whole(
     assert output_columns(done, options).columns.keys() == returned.keys() - {"match_id"}
     artifact = made(done, options, "sentinel-yaml")
     assert artifact is not None
-    assert {entity.type for entity in artifact.entities} == {"Host"}
+    assert {entity.type for entity in artifact.entities} == {"Host", "Account", "Process"}
     check([done], options, kusto)
 
 

@@ -120,7 +120,7 @@ def test_a_log_source_of_which_every_row_matches_is_told() -> None:
     assert one_sided(found.where, room, True) == ""
     result = proved(SOURCES["wmi"], "  s: {EventID: [19, 20, 21]}\n  condition: s\n", "sentinel")
     assert (result.status, result.positive) == ("passed", result.events)
-    assert result.reason.startswith("no row of this log source in WindowsEvent can fail")
+    assert result.reason.startswith("no row of this log source in Event can fail")
     part = proved(SOURCES["wmi"], "  s: {EventID: 19}\n  condition: s\n", "sentinel")
     assert 0 < part.positive < part.events
 
