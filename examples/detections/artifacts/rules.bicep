@@ -49,6 +49,7 @@ let Matches = materialize(
         CorrelatedRule = "failed_logon",
         Computer = tolower(Computer),
         TargetUserName,
+        ProcessName,
         IpAddress,
         EventID
     | where isnotempty(Computer)
@@ -71,8 +72,8 @@ Matches
     LastSeen = max(TimeGenerated),
     EventCount = count(),
     Rules = make_set(CorrelatedRule, 25),
-    arg_max(TimeGenerated, TargetUserName, IpAddress, EventID),
-    SampleEvents = make_list(bag_pack("TimeGenerated", TimeGenerated, "CorrelatedRule", CorrelatedRule, "TargetUserName", TargetUserName, "IpAddress", IpAddress, "EventID", EventID), 10),
+    arg_max(TimeGenerated, TargetUserName, ProcessName, IpAddress, EventID),
+    SampleEvents = make_list(bag_pack("TimeGenerated", TimeGenerated, "CorrelatedRule", CorrelatedRule, "TargetUserName", TargetUserName, "ProcessName", ProcessName, "IpAddress", IpAddress, "EventID", EventID), 10),
     arg_max(Depth, ReadyAt)
     by Computer, Burst
 | project
@@ -83,6 +84,7 @@ Matches
     EventCount,
     Rules,
     TargetUserName,
+    ProcessName,
     IpAddress,
     EventID,
     SampleEvents,
@@ -122,6 +124,15 @@ Matches
           {
             identifier: 'FullName'
             columnName: 'Computer'
+          }
+        ]
+      }
+      {
+        entityType: 'Account'
+        fieldMappings: [
+          {
+            identifier: 'Name'
+            columnName: 'TargetUserName'
           }
         ]
       }

@@ -52,6 +52,7 @@ let Matches = materialize(
         CorrelatedRule = "failed_logon",
         Computer = tolower(Computer),
         TargetUserName,
+        ProcessName,
         IpAddress,
         EventID
     | where isnotempty(Computer)
@@ -74,8 +75,8 @@ Matches
     LastSeen = max(TimeGenerated),
     EventCount = count(),
     Rules = make_set(CorrelatedRule, 25),
-    arg_max(TimeGenerated, TargetUserName, IpAddress, EventID),
-    SampleEvents = make_list(bag_pack("TimeGenerated", TimeGenerated, "CorrelatedRule", CorrelatedRule, "TargetUserName", TargetUserName, "IpAddress", IpAddress, "EventID", EventID), 10),
+    arg_max(TimeGenerated, TargetUserName, ProcessName, IpAddress, EventID),
+    SampleEvents = make_list(bag_pack("TimeGenerated", TimeGenerated, "CorrelatedRule", CorrelatedRule, "TargetUserName", TargetUserName, "ProcessName", ProcessName, "IpAddress", IpAddress, "EventID", EventID), 10),
     arg_max(Depth, ReadyAt)
     by Computer, Burst
 | project
@@ -86,6 +87,7 @@ Matches
     EventCount,
     Rules,
     TargetUserName,
+    ProcessName,
     IpAddress,
     EventID,
     SampleEvents,
@@ -115,6 +117,13 @@ KQL
     field_mapping {
       identifier  = "FullName"
       column_name = "Computer"
+    }
+  }
+  entity_mapping {
+    entity_type = "Account"
+    field_mapping {
+      identifier  = "Name"
+      column_name = "TargetUserName"
     }
   }
   entity_mapping {
