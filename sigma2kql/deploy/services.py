@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from threading import Thread
+from time import sleep
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from sigma2kql import __version__
 from sigma2kql.artifacts.languages import map_texts
 from sigma2kql.artifacts.resources import RULE_VERSION, SEARCH_VERSION
+from sigma2kql.deploy.plan import compare
 from sigma2kql.deploy.wanted import Collection, Found, Wanted, found
 from sigma2kql.diagnostics.diagnostic import Sigma2KqlError, fail
 from sigma2kql.engines.remote import default_credential, endpoint, shorten
@@ -32,12 +35,17 @@ GRAPH = "https://graph.microsoft.com"
 GRAPH_VERSION = "beta"  # the current body is documented there first
 PAGES = 1000  # of one list
 LONGEST_WAIT = 120  # seconds that a Retry-After may ask for before the call is given up
+DEADLINE = 600  # seconds of one call, its retries and waits included
+CREATIONS = 4  # times that a custom detection is sent whose making the service did not confirm
 MOST_STATE = 200_000_000  # bytes of an exported list
+Answer = TypeVar("Answer")
 _SECRET = re.compile(
     r"(?i)bearer\s+\S+|eyJ[\w-]{8,}(?:\.[\w-]*)*|(?<=//)[^/@\s]+@|(?:client_secret|password|sig)=[^&\s]+"
 )
-_MISSING = 404
+_MISSING, _TIMED_OUT = 404, 408
 _CONFLICTS = (409, 412)
+_REPEATABLE = frozenset(("GET", "PUT", "PATCH", "DELETE"))  # of each, the second time changes nothing more
+_BUSY, _PASSING = 429, frozenset((408, 500, 502, 503, 504))  # not carried out; perhaps carried out
 
 
 class Service(Protocol):
@@ -56,10 +64,15 @@ class Service(Protocol):
 
 
 class Client:
-    """azure-core's pipeline for one address: sign-in, retries with back-off, JSON in and out."""
+    """azure-core's pipeline for one address: sign-in, retries with back-off, JSON in and out, a deadline a call."""
 
-    def __init__(self, url: str, known: Iterable[str], credential: Any = None, pause: float = 0.8) -> None:
-        """`pause` is the first back-off in seconds. Raises E751 for an address that is neither known nor local."""
+    def __init__(
+        self, url: str, known: Iterable[str], credential: Any = None, pause: float = 0.8, deadline: float = DEADLINE
+    ) -> None:
+        """`pause`: the first back-off, `deadline`: of one call with all its tries, both in seconds.
+
+        Raises E751 for an address that is neither known nor local.
+        """
         try:
             self.url, self._local = endpoint(url)
         except Sigma2KqlError as error:
@@ -68,8 +81,10 @@ class Client:
             raise fail("E751", f"{self.url} is no such service of Microsoft", hint=f"known: {', '.join(sorted(known))}")
         self._credential = credential
         self._pause = pause
+        self._deadline = deadline
         self._open = ExitStack()
         self._client: Any = None
+        self._retries: Any = None
 
     def __enter__(self) -> Client:
         """Raises E750 where the extra is missing."""
@@ -80,10 +95,11 @@ class Client:
         except ImportError:
             raise fail("E750", "azure-identity is not installed", hint="pip install 'sigma2kql[azure]'") from None
         _silence()
+        self._retries = _retry_policy(self._pause, self._deadline)
         chain: list[Any] = [
             policies.RequestIdPolicy(),
             policies.UserAgentPolicy(base_user_agent=f"sigma2kql/{__version__}"),
-            _retry_policy(self._pause),
+            self._retries,
         ]
         if not self._local:  # a service on this machine gets no token
             try:
@@ -104,19 +120,26 @@ class Client:
         from azure.core.rest import HttpRequest
 
         request = HttpRequest(method, urljoin(self.url, url), json=body)
-        retried = ("GET", "PUT", "PATCH", "POST", "DELETE")  # of each, the second time changes nothing more
+
+        def ask() -> tuple[int, str]:
+            answer = self._client.send_request(request, retry_on_methods=_REPEATABLE)
+            return answer.status_code, answer.text()
+
         try:
-            answer = self._client.send_request(request, retry_on_methods=frozenset(retried))
-            text = answer.text()
+            status, text = within(self._deadline, ask)
         except ClientAuthenticationError as error:
             hint = "az login, or the variables of azure-identity"
             raise fail("E752", f"signing in failed: {discreet(error)}", hint=hint) from None
-        except (AzureError, ValueError) as error:
+        except (AzureError, ValueError, TimeoutError) as error:
             raise fail("E753", f"{urlsplit(self.url).netloc} gave no answer: {discreet(error)}") from None
         try:
-            return answer.status_code, json.loads(text) if text else None
+            return status, json.loads(text) if text else None
         except (ValueError, RecursionError):
-            return answer.status_code, None
+            return status, None
+
+    def wait(self, tries: int) -> None:
+        """The pause before a try that is not the pipeline's to make: what the last answer asked for, or a back-off."""
+        sleep(min(self._retries.asked or self._pause * 2**tries, LONGEST_WAIT))
 
     def pages(self, url: str) -> Iterator[Mapping[str, Any]]:
         """Every item of a list that is given in pages. Raises E753; a next page elsewhere is not asked for."""
@@ -136,7 +159,11 @@ class Client:
 
     def change(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> None:
         """A call that is to succeed. Raises E758 for what was changed meanwhile, else E754 with the service's words."""
-        status, answer = self.call(method, url, body)
+        self.judge(method, *self.call(method, url, body))
+
+    @staticmethod
+    def judge(method: str, status: int, answer: object) -> None:
+        """Raises as `change` where the answer is a refusal."""
         if status in _CONFLICTS:
             raise fail("E758", f"it was changed or created meanwhile: {said(status, answer)}", hint="plan again")
         if not 200 <= status < 300 and not (method == "DELETE" and status == _MISSING):
@@ -209,13 +236,59 @@ class Defender:
 
     def put(self, wanted: Wanted, there: Found | None) -> None:
         if there is None:
-            self._client.change("POST", self._base, wanted.body)
-            return
+            there = self._create(wanted)
+            if there is None or not any(compare(wanted, there)):
+                return
         body = {key: value for key, value in wanted.body.items() if key not in ("@odata.type", "id")}
-        self._client.change("PATCH", f"{self._base}/{quote(there.name, safe='')}", body)
+        self._client.change("PATCH", self._url(there.name), body)
 
     def delete(self, there: Found) -> None:
-        self._client.change("DELETE", f"{self._base}/{quote(there.name, safe='')}")
+        self._client.change("DELETE", self._url(there.name))
+
+    def _url(self, name: str) -> str:
+        return f"{self._base}/{quote(name, safe='')}"
+
+    def _create(self, wanted: Wanted) -> Found | None:
+        """POST, which does not replace: without a clear answer, look whether the rule was made before it is sent again.
+
+        Gives what was made all the same (perhaps in part), None after a plain success. Raises Sigma2KqlError (E752 to
+        E754, E758).
+        """
+        doubt = False
+        for tries in range(CREATIONS):
+            status, answer, lost = 0, None, None
+            try:
+                status, answer = self._client.call("POST", self._base, wanted.body)
+            except Sigma2KqlError as error:
+                if error.diagnostics[0].code != "E753":
+                    raise
+                lost = error
+            clear = 0 < status < 500 and status != _TIMED_OUT
+            if clear and (not doubt or status < 300):
+                break
+            doubt = True  # from now on a refusal (409) may be about what an earlier try has made
+            self._client.wait(tries)
+            if made := self._made(wanted):
+                return made
+            if clear:
+                break
+        if lost is not None:
+            raise lost
+        self._client.judge("POST", status, answer)
+        return None
+
+    def _made(self, wanted: Wanted) -> Found | None:
+        """The rule, if it is there. Raises E758 where it is another's, E753 and E754 where that cannot be known."""
+        status, item = self._client.call("GET", self._url(wanted.name))
+        if status == _MISSING:
+            return None
+        self._client.judge("GET", status, item)
+        if not isinstance(item, Mapping) or str(item.get("id")).lower() != wanted.name.lower():
+            return None
+        there, ours = found("detectionRules", item), found("detectionRules", wanted.body)
+        if (there.owner, there.marked) != (ours.owner, ours.marked):
+            raise fail("E758", f"{wanted.name} was created meanwhile by somebody else", hint="plan again")
+        return there
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -296,15 +369,48 @@ def _silence() -> None:
     logging.getLogger("azure").addHandler(logging.NullHandler())
 
 
-def _retry_policy(pause: float) -> Any:
+def within(seconds: float, ask: Callable[[], Answer]) -> Answer:
+    """What `ask` gives, or TimeoutError: a socket's own timeout starts anew with every byte that drips in."""
+    given: list[Answer] = []
+    raised: list[Exception] = []
+
+    def work() -> None:
+        try:
+            given.append(ask())
+        except Exception as error:  # raised again by the caller
+            raised.append(error)
+
+    thread = Thread(target=work, daemon=True)  # one that hangs does not hold the end of the program up
+    thread.start()
+    thread.join(seconds)
+    if raised:
+        raise raised[0]
+    if not given:
+        raise TimeoutError(f"not within {seconds:g} seconds")
+    return given[0]
+
+
+def _retry_policy(pause: float, deadline: float) -> Any:
     from azure.core.pipeline.policies import RetryPolicy
 
     class Retries(RetryPolicy[Any, Any]):
         """429 and 5xx, after what Retry-After asks for; a wait beyond reason is a failure that is told."""
 
-        def is_retry(self, settings: dict[str, Any], response: Any) -> bool:
-            asked = self.get_retry_after(response)
-            retried: bool = response.http_response.status_code in self._RETRY_CODES
-            return retried and (asked or 0) <= LONGEST_WAIT and bool(super().is_retry(settings, response))
+        asked: float | None = None  # seconds that the last answer asked to wait
 
-    return Retries(retry_total=6, retry_status=5, retry_backoff_factor=pause, retry_backoff_max=LONGEST_WAIT)
+        def is_retry(self, settings: dict[str, Any], response: Any) -> bool:
+            self.asked = self.get_retry_after(response)
+            status, method = response.http_response.status_code, response.http_request.method
+            again = status == _BUSY or (status in _PASSING and method in _REPEATABLE)
+            return again and settings["total"] > 0 and (self.asked or 0) <= LONGEST_WAIT
+
+        def get_retry_after(self, response: Any) -> float | None:
+            """Seconds or an HTTP date as seconds from now (RFC 9110, 10.2.3); what is neither asks for nothing."""
+            try:
+                return super().get_retry_after(response)
+            except (ValueError, OverflowError):
+                return None
+
+    return Retries(
+        retry_total=6, retry_status=5, retry_backoff_factor=pause, retry_backoff_max=LONGEST_WAIT, timeout=deadline
+    )

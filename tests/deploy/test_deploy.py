@@ -9,9 +9,13 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Event
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -148,7 +152,11 @@ def check_detection(body: dict[str, Any], new: bool) -> None:
 
 @dataclass
 class Mock:
-    """Both APIs, in memory. `stumble`: answers to give first, as (method, status, headers)."""
+    """Both APIs, in memory.
+
+    `stumble`: answers to give first, as (method, status, headers); `late`: the same, given after the call was carried
+    out (status 0: the connection is closed without an answer).
+    """
 
     url: str = ""
     rules: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -156,6 +164,9 @@ class Mock:
     detections: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     stumble: list[tuple[str, int, dict[str, str]]] = field(default_factory=list)
+    late: list[tuple[str, int, dict[str, str]]] = field(default_factory=list)
+    half: bool = False  # of what is made, the status is written wrong
+    drip: Event | None = None  # answers come byte by byte and never whole, until it is set
     refuse: str = "\0"  # a body that holds this text is refused
     elsewhere: str = ""  # a host to name in nextLink
     edits: int = 0
@@ -213,6 +224,9 @@ class Mock:
         return {"kind": body["kind"], "properties": properties}
 
     def graph(self, method: str, name: str, query: dict[str, str], body: Any) -> tuple[int, Any]:
+        if method == "GET" and name:
+            demand(name in self.detections, "not found", 404)
+            return 200, self.detections[name]
         if method == "GET":
             return 200, self.page(list(self.detections.values()), "/beta/security/rules/detectionRules", query, True)
         if method == "POST":
@@ -230,6 +244,8 @@ class Mock:
         item["queryCondition"]["lastModifiedDateTime"] = "2026-11-21T00:00:00Z"
         item["schedule"]["nextRunDateTime"] = "2026-11-21T01:00:00Z"
         item["detectionAction"] |= {"organizationalScope": None, "responseActions": [], "automatedActions": {"x": 1}}
+        if self.half and method == "POST":
+            item["status"] = "disabled"
         self.detections[name] = item
         return (201 if method == "POST" else 200), item
 
@@ -257,7 +273,14 @@ def mock() -> Iterator[Mock]:
                 self.say(first[1], {"error": {"code": "TooManyRequests", "message": "slow down"}}, first[2])
                 return
             try:
-                self.say(*state.answer(self.command, self.path, json.loads(body) if body else None))
+                answer = state.answer(self.command, self.path, json.loads(body) if body else None)
+                if state.late and state.late[0][0] == self.command:
+                    _, status, headers = state.late.pop(0)
+                    self.close_connection = True
+                    if status:
+                        self.say(status, {"error": {"code": "Unclear", "message": "try again"}}, headers)
+                    return
+                self.say(*answer)
             except RefusalError as refusal:
                 status, message = refusal.args
                 self.say(status, {"error": {"code": "BadRequest", "message": message}})
@@ -268,8 +291,11 @@ def mock() -> Iterator[Mock]:
             for key, value in (headers or {}).items():
                 self.send_header(key, value)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
+            self.send_header("Content-Length", str(len(data) + 10_000 * (state.drip is not None)))
             self.end_headers()
+            while state.drip is not None and not state.drip.wait(0.05):
+                with suppress(OSError):  # white space before JSON: an answer that has no end
+                    self.wfile.write(b" ")
             self.wfile.write(data)
 
         def log_message(self, *args: object) -> None:
@@ -607,6 +633,77 @@ def test_busy_services_are_asked_again(
     assert (ran.status, len(slept)) == (1, 3)
 
 
+@pytest.mark.parametrize(
+    ("asked", "low", "high"),
+    [
+        ({"Retry-After": "7"}, 7, 7),
+        ({"Retry-After": "0.5"}, 0.5, 0.5),
+        ({"x-ms-retry-after-ms": "2500"}, 2.5, 2.5),
+        ({"Retry-After": "+90 http"}, 25, 90),  # RFC 9110's date
+        ({"Retry-After": "+90 rfc850"}, 25, 90),  # obsolete, to be accepted
+        ({"Retry-After": "+90 asctime"}, 25, 90),
+        ({"Retry-After": "soon"}, None, None),  # neither: as if it were not there
+        ({"Retry-After": "Sun, 99 Foo 99999 99:99:99 GMT"}, None, None),
+        ({"Retry-After": "-5"}, None, None),
+        ({"Retry-After": "nan"}, None, None),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_every_form_of_retry_after(
+    mock: Mock,
+    run: Callable[..., Ran],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: dict[str, str],
+    low: float | None,
+    high: float | None,
+    status: int,
+) -> None:
+    from azure.core.pipeline.transport import HttpTransport
+
+    slept: list[float] = []
+    monkeypatch.setattr(HttpTransport, "sleep", lambda self, seconds: slept.append(seconds))
+    then = datetime.now(UTC) + timedelta(seconds=90)
+    forms = {
+        "+90 http": format_datetime(then, usegmt=True),
+        "+90 rfc850": then.strftime("%A, %d-%b-%y %H:%M:%S GMT"),
+        "+90 asctime": then.strftime("%a %b %d %H:%M:%S %Y"),
+    }
+    write(tmp_path / "rules", 0)
+    mock.stumble = [("PUT", status, {key: forms.get(value, value) for key, value in asked.items()})]
+    ran = run("apply", "--yes", "rules")
+    assert (ran.status, len(mock.rules)) == (0, 1), ran.err
+    if low is None or high is None:
+        assert slept == []  # azure-core makes the second try at once
+    else:
+        assert len(slept) == 1
+        assert low <= slept[0] <= high
+
+
+@pytest.mark.parametrize("asked", ["inf", "1e400", "121", "Fri, 31 Dec 2100 23:59:59 GMT"])
+def test_a_wait_beyond_reason_is_a_failure(mock: Mock, run: Callable[..., Ran], tmp_path: Path, asked: str) -> None:
+    write(tmp_path / "rules", 0)
+    mock.stumble = [("PUT", 429, {"Retry-After": asked})]
+    ran = run("apply", "--yes", "rules")
+    assert (ran.status, mock.rules) == (1, {})
+    assert "429: TooManyRequests: slow down" in ran.err
+
+
+def test_an_answer_that_never_ends_is_given_up(mock: Mock) -> None:
+    mock.drip = Event()
+    try:
+        with (
+            deploy.Sentinel(SUBSCRIPTION, "g", "law-soc", Client(mock.url, (), pause=0, deadline=0.5)) as service,
+            pytest.raises(Sigma2KqlError) as caught,
+        ):
+            list(service.read())
+    finally:
+        mock.drip.set()
+    (problem,) = caught.value.diagnostics
+    assert problem.code == "E753"
+    assert "gave no answer: not within 0.5 seconds" in problem.message
+
+
 def test_a_rule_changed_meanwhile_is_not_overwritten(mock: Mock, tmp_path: Path) -> None:
     rule = alert()
     with sentinel(mock) as service:
@@ -704,6 +801,75 @@ def test_defender_refuses_nothing_of_a_hostile_title(mock: Mock, run: Callable[.
     assert run("apply", "--yes", "rules", target=XDR).status == 0
     assert len(mock.detections) == len(HOSTILE)
     assert set(changes(run("plan", "rules", "-f", "json", target=XDR)).values()) == {"unchanged"}
+
+
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses before a creation is looked up, none of them made."""
+    pauses: list[float] = []
+    monkeypatch.setattr("sigma2kql.deploy.services.sleep", pauses.append)
+    return pauses
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 0])
+@pytest.mark.parametrize("half", [False, True])
+def test_a_creation_without_a_clear_answer_is_looked_up(
+    mock: Mock, run: Callable[..., Ran], tmp_path: Path, waited: list[float], status: int, half: bool
+) -> None:
+    """It was made all the same: it is not sent again, and what was made in part is made whole."""
+    write(tmp_path / "rules", 0)
+    mock.late, mock.half = [("POST", status, {})], half
+    ran = run("apply", "--yes", "rules", target=XDR)
+    assert (ran.status, len(waited)) == (0, 1), ran.err
+    assert [method for method, _ in mock.writes()] == ["POST", *(["PATCH"] if half else [])]
+    assert mock.detections[f"sigma-{IDS[0]}"]["status"] == "enabled"
+    assert set(changes(run("plan", "rules", "-f", "json", target=XDR)).values()) == {"unchanged"}
+
+
+def test_a_creation_that_did_not_happen_is_sent_again(
+    mock: Mock, run: Callable[..., Ran], tmp_path: Path, waited: list[float]
+) -> None:
+    write(tmp_path / "rules", 0)
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    mock.stumble = [("POST", 503, {"Retry-After": "17"}), ("POST", 500, {}), ("POST", 502, {"Retry-After": date})]
+    ran = run("apply", "--yes", "rules", target=XDR)
+    assert (ran.status, len(mock.detections)) == (0, 1), ran.err
+    looked = [(method, urlsplit(path).path.rpartition("/")[2]) for method, path, _ in mock.asked[1:]]
+    assert looked == [("POST", "detectionRules"), ("GET", f"sigma-{IDS[0]}")] * 3 + [("POST", "detectionRules")]
+    assert waited[0] == 17
+    assert waited[1] < 17
+    assert 25 < waited[2] <= 90
+    write(tmp_path / "rules", 1)
+    mock.stumble = [("POST", 500, {})] * 9
+    ran = run("apply", "--yes", "rules", target=XDR)
+    assert (ran.status, len(mock.stumble)) == (1, 5)
+    assert "error[E754]" in ran.err
+    assert "500: TooManyRequests: slow down" in ran.err
+    mock.stumble = []
+    assert "1 created" in run("apply", "--yes", "rules", target=XDR).err
+
+
+def test_a_refusal_is_not_sent_again(mock: Mock, run: Callable[..., Ran], tmp_path: Path, waited: list[float]) -> None:
+    write(tmp_path / "rules", 0)
+    mock.refuse = "Rule 0"
+    ran = run("apply", "--yes", "rules", target=XDR)
+    assert (ran.status, waited, [method for method, _ in mock.writes()]) == (1, [], ["POST"])
+    assert "error[E754]" in ran.err
+
+
+def test_what_another_made_meanwhile_is_not_changed(mock: Mock, tmp_path: Path, waited: list[float]) -> None:
+    """Under our id, while our creation failed: found, and left alone."""
+    entity = Entity("hosts", (("deviceIdColumn", "DeviceId"),))
+    rule = Detection("sigma-x", "n", "t", "d", "low", "T", 3600, None, (), (entity,), ())
+    plan = deploy.make_plan(deploy.make_wanted(rule, Settings(), "team-a"), [], "team-a")
+    (theirs,) = deploy.make_wanted(rule, Settings(), "team-b")
+    mock.detections["sigma-x"] = copy.deepcopy(dict(theirs.body))
+    mock.stumble = [("POST", 500, {})]
+    with deploy.Defender(Client(mock.url, (), pause=0)) as service:
+        (outcome,) = deploy.apply(plan, service)
+    assert outcome.problem is not None
+    assert (outcome.problem.code, [method for method, _ in mock.writes()]) == ("E758", ["POST"])
+    assert mock.detections["sigma-x"] == theirs.body
 
 
 def test_custom_details_of_a_detection_are_compared_whole() -> None:
