@@ -211,7 +211,17 @@ class Sentinel:
         # the service refuses to replace a saved search without an etag, and a rule whose etag is old
         etag = None if there is None else there.etag or ("*" if wanted.collection == "savedSearches" else None)
         body = {**wanted.body, **({"etag": etag} if etag else {})}
-        self._client.change("PUT", self._url(wanted.collection, wanted.name), body)
+        url = self._url(wanted.collection, wanted.name)
+        try:
+            self._client.change("PUT", url, body)
+        except Sigma2KqlError as error:
+            # the pipeline sends again after a 5xx: where the first was carried out, the second conflicts with it
+            if error.diagnostics[0].code != "E758" or not self._holds(wanted, url):
+                raise
+
+    def _holds(self, wanted: Wanted, url: str) -> bool:
+        status, item = self._client.call("GET", url)
+        return status == 200 and isinstance(item, Mapping) and not any(compare(wanted, found(wanted.collection, item)))
 
     def delete(self, there: Found) -> None:
         self._client.change("DELETE", self._url(there.collection, there.name))

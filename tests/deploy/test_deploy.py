@@ -190,6 +190,9 @@ class Mock:
         collection, _, name = rest.partition("/")
         store = {"alertRules": self.rules, "savedSearches": self.searches}[collection]
         demand((collection == "alertRules") == ("SecurityInsights" in path), "provider", 404)
+        if method == "GET" and name:
+            demand(name.lower() in store, "not found", 404)
+            return 200, store[name.lower()]
         if method == "GET":
             return 200, self.page(list(store.values()), target, query)
         old = store.get(name.lower())
@@ -714,6 +717,21 @@ def test_a_rule_changed_meanwhile_is_not_overwritten(mock: Mock, tmp_path: Path)
     assert outcome.problem is not None
     assert (outcome.status, outcome.problem.code) == ("failed", "E758")
     assert mock.rules[rule.id]["properties"]["severity"] == "High"
+
+
+@pytest.mark.parametrize("status", [500, 503, 0])
+def test_a_change_that_was_made_before_a_5xx_is_done(mock: Mock, status: int) -> None:
+    """Sent again with the ETag of before it conflicts with itself; what is there is what is wanted."""
+    hunt = Hunt(IDS[3], "A hunt", "d", "SecurityEvent\n", ("Execution",), ("T1059",))
+    with sentinel(mock) as service:
+        for severity in ("High", "Low"):
+            wanted = [*deploy.make_wanted(alert(severity=severity), Settings()), *deploy.make_wanted(hunt, Settings())]
+            plan = deploy.make_plan(wanted, service.read(), "default")
+            mock.late = [("PUT", status, {})] * sum(change.action != "unchanged" for change in plan)
+            outcomes = list(deploy.apply(plan, service))
+            assert {outcome.status for outcome in outcomes} <= {"done", "skipped"}
+            assert mock.late == []
+            assert {change.action for change in deploy.make_plan(wanted, service.read(), "default")} == {"unchanged"}
 
 
 def test_hunts_and_saved_functions(mock: Mock) -> None:
