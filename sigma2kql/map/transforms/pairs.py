@@ -124,6 +124,11 @@ def _user_split(request: Request) -> Expr[Column]:
             return Match(name, Null(), request.match.span)
         case Text((p,)) if p is ANY:
             return Match(name, PRESENT, request.match.span)
+        case Text((*_, str(last))) if last.endswith("\\"):
+            return request.notes.impossible(
+                f"`{request.match.subject.name}` never ends with a backslash: no account has an empty name",
+                request.match.span,
+            )
         case Text() as test:
             split = (
                 joined(test, domain, name, request.match.span, "right")
