@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 # Every code as a type: a code that is not here, or a slip in one, does not pass the type checker. One line a hundred.
 Code = Literal[
     "E101", "E102", "E103", "E104", "E105", "E106", "E107", "E108", "E109", "E110", "E111", "E112", "E113", "E114",
-    "E115", "E116", "E117",
+    "E115", "E116", "E117", "E118",
     "E201", "E202", "E203", "E204", "E205", "E210", "E211", "E212", "E213", "E214", "E215", "E216", "E217", "E218",
     "E220", "E221", "E222", "E223", "E226", "E230", "E231", "E232", "E233", "E234", "E240",
     "E301", "E302", "E303", "E304", "E305", "E306", "E307", "E308", "E309",
@@ -192,6 +192,12 @@ CATALOGUE: dict[Code, Entry] = {
         "a template without a rule",
         "A document with `action: global` or `reset` gives no query: it is merged into the rules that follow it.",
         "Write the rules after it, separated by `---`, or remove `action`.",
+    ),
+    "E118": Entry(
+        "error",
+        "two kinds in one document",
+        "A document is a detection, a correlation or a filter; of two one would be left out in silence.",
+        "Write two documents, with `---` between them.",
     ),
     "W101": Entry(
         "warning",

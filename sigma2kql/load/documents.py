@@ -226,6 +226,8 @@ class _Reader:
 
     def read(self) -> Document:
         values = self.root.values
+        if "detection" in values and not values.keys().isdisjoint(("correlation", "filter")):
+            return self.one_of_several()
         if "correlation" in values:
             return self.correlation()
         if "filter" in values and "detection" not in values:
@@ -241,6 +243,24 @@ class _Reader:
             hint = "a rule has `title`, `logsource` and `detection`; a Microsoft query has `name` and `query`"
             self.report("E112", "the document is neither a Sigma document nor a Microsoft query", at, hint)
         return self.broken("detection", Metadata())
+
+    def one_of_several(self) -> Document:
+        """A detection with the section of another kind beside it: an error, or the author's own note where it is text
+        (public rules use `correlation` so).
+        """
+        others = [name for name in ("correlation", "filter") if name in self.root.values]
+        for name in others:
+            key = self.root.key(name)
+            second = max(key, self.root.key("detection"), key=lambda one: one.start)
+            if isinstance(self.root.values[name], YamlScalar):
+                hint = "a key of your own is safer under another name"
+                self.report(
+                    "W207", f"`{name}` beside `detection` is a note, and has no effect", span(self.source, key), hint
+                )
+            else:
+                hint = "write two documents, with `---` between them"
+                self.report("E118", f"one document has both `detection` and `{name}`", span(self.source, second), hint)
+        return self.rule()
 
     def report(self, code: Code, message: str, at: Span, hint: str = "") -> None:
         self.problems.append(diagnostic(code, message, at, hint))
