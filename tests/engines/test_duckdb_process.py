@@ -219,7 +219,18 @@ def test_temporary_data_is_gone_at_every_end(name: str, tmp_path: Path) -> None:
         "-o",
         str(tmp_path / "out"),
     ]
-    hunt = subprocess.Popen(call, env={**os.environ, "TMPDIR": str(store)}, start_new_session=True)
+
+    def as_on_a_terminal() -> None:
+        """Whoever runs the tests in the background hands on that SIGINT is ignored."""
+        if name != "SIGKILL":
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+    hunt = subprocess.Popen(
+        call,
+        env={**os.environ, "TMPDIR": str(store)},
+        start_new_session=True,
+        preexec_fn=as_on_a_terminal,  # noqa: PLW1509 - it only sets a signal's default
+    )
     deadline = time.monotonic() + 60
     while not list(store.glob("sigma2kql-*/*.duckdb*")) and time.monotonic() < deadline and hunt.poll() is None:
         time.sleep(0.02)
