@@ -10,30 +10,14 @@ import json
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePath
-from typing import Any, assert_never
+from typing import Any
 
 from sigma2kql.api import SUFFIXES, Input
 from sigma2kql.diagnostics.diagnostic import fail
 from sigma2kql.diagnostics.render import printable
-from sigma2kql.model.tree import Broken, Compiled, Correlation, Document, Filter, NativeQuery, Rule
+from sigma2kql.model.tree import Compiled
+from sigma2kql.model.words import kind_of
 from sigma2kql.system.whole_files import write_whole
-
-
-def kind(document: Document) -> str:
-    """detection, correlation, filter or native."""
-    match document:
-        case Rule():
-            return "detection"
-        case Correlation():
-            return "correlation"
-        case Filter():
-            return "filter"
-        case NativeQuery():
-            return "native"
-        case Broken(kind=told):
-            return told
-        case _:
-            assert_never(document)
 
 
 def as_kql(done: Compiled, header: bool = True) -> str:
@@ -55,7 +39,7 @@ def as_record(done: Compiled) -> dict[str, Any]:
         "path": origin.source.path,
         "line": origin.source.position(origin.span.start)[0],
         "index": origin.index,
-        "kind": kind(document),
+        "kind": kind_of(document),
         "id": meta.id,
         "title": meta.title,
         "level": meta.level,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
-from typing import Any, assert_never
+from typing import Any
 
 from sigma2kql.artifacts.product_tables import connectors, tables_behind
 from sigma2kql.coverage.attack_names import homes_of, tactic_title, tactics_of, technique_name, techniques_of
 from sigma2kql.diagnostics.diagnostic import frozen
-from sigma2kql.model.tree import Broken, Compiled, Correlation, Document, Filter, NativeQuery, Rule
+from sigma2kql.model.tree import Compiled, Document, NativeQuery, Rule
+from sigma2kql.model.words import kind_of
 
 FAILED = "failed"
 FEEDS = "no query"  # of its own: it feeds a correlation
@@ -88,22 +89,6 @@ def cover(results: Sequence[Compiled]) -> Covered:
         tactics,
         tuple(outcome_of(done) for done in results),
     )
-
-
-def kind_of(document: Document) -> str:
-    match document:
-        case Rule():
-            return "detection"
-        case Correlation():
-            return "correlation"
-        case Filter():
-            return "filter"
-        case NativeQuery():
-            return "native"
-        case Broken(kind=told):
-            return told
-        case _:
-            assert_never(document)
 
 
 def attack_of(document: Document) -> tuple[tuple[str, ...], tuple[str, ...]]:

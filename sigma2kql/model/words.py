@@ -1,4 +1,4 @@
-"""Tests in words, for people who read what a rule means.
+"""Tests and kinds of document in words, for people who read what a rule means.
 
 Place in the flow: beside the model; `explain` shows trees with it. Invariant: two different tests read differently.
 """
@@ -12,15 +12,21 @@ from sigma2kql.model.literals import decimal_text
 from sigma2kql.model.tree import (
     ANY,
     Bool,
+    Broken,
     Cidr,
+    Correlation,
     DatePart,
+    Document,
     Exists,
+    Filter,
+    NativeQuery,
     Null,
     Number,
     OneOf,
     Part,
     Placeholder,
     Regex,
+    Rule,
     SameAs,
     Test,
     Text,
@@ -79,3 +85,20 @@ def _part(part: Part) -> str:
             return part.value
         case _:
             assert_never(part)
+
+
+def kind_of(document: Document) -> str:
+    """detection, correlation, filter or native."""
+    match document:
+        case Rule():
+            return "detection"
+        case Correlation():
+            return "correlation"
+        case Filter():
+            return "filter"
+        case NativeQuery():
+            return "native"
+        case Broken(kind=told):
+            return told
+        case _:
+            assert_never(document)
